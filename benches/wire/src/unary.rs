@@ -1,0 +1,116 @@
+//! Unary calls under h2load: 8 connections with 32 streams each.
+
+use std::path::Path;
+
+use prost::Message;
+
+use crate::Failure;
+use crate::contract::{LOAD_USER, VALIDATE_SESSION};
+use crate::echo::{self, Text};
+use crate::latchkey::{Latchkey, question};
+use crate::process::{Server, run_client};
+use crate::report::{Report, micros, nanos_each};
+
+/// Calls of one round.
+pub const CALLS: u64 = 200_000;
+/// Rounds.
+pub const ROUNDS: usize = 7;
+
+pub fn measure(ours: &Latchkey, report: &mut Report) -> Result<(), Failure> {
+    let home = tempfile::tempdir()?;
+    let asked = question(&ours.token);
+    let bodies = Bodies {
+        good: body(home.path(), "good", &asked)?,
+        forged: body(home.path(), "forged", &question(&forged(&ours.token)))?,
+        echo: body(home.path(), "echo", &Text::of_len(asked.encoded_len()))?,
+    };
+    let this = std::env::current_exe()?.display().to_string();
+    let bare = Server::start(&this, &["echo", &ours.answer_len.to_string()], &[])?;
+    let bare_address = bare.first_line.trim().to_owned();
+    let validate = || calls(&ours.server, &ours.grpc, VALIDATE_SESSION, &bodies.good);
+    let echoed = || calls(&bare, &bare_address, echo::UNARY, &bodies.echo);
+    let in_turn = |one: &dyn Fn() -> Result<f64, Failure>, other: &dyn Fn() -> Result<f64, Failure>| {
+        (0..ROUNDS).map(|_| Ok((one()?, other()?))).collect::<Result<Vec<_>, Failure>>()
+    };
+    // Once, to warm both up.
+    (validate()?, echoed()?);
+
+    let counted = "grpc_server_handled_total{grpc_service=\"latchkey.v1.AuthService\",grpc_method=\"ValidateSession\"";
+    let before = [ours.metric(counted, "\"OK\"")?, steps(ours)?];
+    let rounds = in_turn(&validate, &echoed)?;
+    let after = [ours.metric(counted, "\"OK\"")?, steps(ours)?];
+    let expected = (CALLS * ROUNDS as u64) as f64;
+    if after[0] - before[0] < expected {
+        return Err(format!("only {} of {expected} calls were answered well", after[0] - before[0]).into());
+    }
+    let sizes = format!("bare tonic unary echo, {} and {} B", asked.encoded_len(), ours.answer_len);
+    report.add("ValidateSession, server CPU", &sizes, &micros(&rounds), "<= 0.80 x");
+    let statements = format!("{} steps of the store", after[1] - before[1]);
+    report.add(&format!("database for {expected} calls"), "-", &statements, "0 besides polls");
+
+    let forged = || calls(&ours.server, &ours.grpc, VALIDATE_SESSION, &bodies.forged);
+    report.add("a forged token, server CPU", "a good one", &micros(&in_turn(&forged, &validate)?), "<= 1.0 x");
+    let load = || calls(&ours.server, &ours.grpc, LOAD_USER, &bodies.good);
+    let rounds = in_turn(&load, &validate)?;
+    report.add("LoadUser by token, server CPU", "ValidateSession", &micros(&rounds), "<= 1.3 x");
+    Ok(())
+}
+
+/// What ValidateSession costs now, for the yardsticks that are no gRPC.
+pub fn validate(ours: &Latchkey) -> Result<f64, Failure> {
+    let home = tempfile::tempdir()?;
+    let body = body(home.path(), "good", &question(&ours.token))?;
+    calls(&ours.server, &ours.grpc, VALIDATE_SESSION, &body)
+}
+
+struct Bodies {
+    good: String,
+    forged: String,
+    echo: String,
+}
+
+/// Steps of the store that the server has taken, but for those by which it follows the log and looks after itself.
+fn steps(ours: &Latchkey) -> Result<f64, Failure> {
+    let by_itself = ["poll", "acknowledge", "nodes", "touch_sessions", "purge_sessions", "truncate_log"];
+    let count = |label: &str| ours.metric("latchkey_store_calls_total", label);
+    let mut steps = count("")?;
+    for step in by_itself {
+        steps -= count(&format!("\"{step}\""))?;
+    }
+    Ok(steps)
+}
+
+/// A token with a changed tag.
+fn forged(token: &str) -> String {
+    let (head, last) = token.split_at(token.len() - 4);
+    let other: String = last.chars().map(|letter| if letter == 'A' { 'B' } else { 'A' }).collect();
+    format!("{head}{other}")
+}
+
+/// One message in a frame, in a file.
+fn body(home: &Path, name: &str, message: &impl Message) -> Result<String, Failure> {
+    let mut frame = vec![0];
+    frame.extend(u32::try_from(message.encoded_len())?.to_be_bytes());
+    message.encode(&mut frame)?;
+    let path = home.join(name);
+    std::fs::write(&path, frame)?;
+    Ok(path.display().to_string())
+}
+
+/// Server CPU nanoseconds for each call of one round.
+fn calls(server: &Server, address: &str, path: &str, body: &str) -> Result<f64, Failure> {
+    let before = server.cpu()?;
+    let (count, url) = (CALLS.to_string(), format!("http://{address}{path}"));
+    let told = run_client(
+        "h2load",
+        &[
+            "-n", &count, "-c", "8", "-m", "32", "-t", "1", "-d", body,
+            "-H", "content-type: application/grpc", "-H", "te: trailers", &url,
+        ],
+    )?;
+    let spent = server.cpu()?.saturating_sub(before);
+    if !told.contains(&format!("{CALLS} succeeded, 0 failed")) {
+        return Err(format!("not all calls were answered: {told}").into());
+    }
+    Ok(nanos_each(spent, CALLS))
+}

@@ -1,0 +1,24 @@
+//! `fleet`: the nodes and their change log. Every command calls `latchkey.admin.v1.FleetService`.
+
+mod new_log;
+mod status;
+
+use clap::Subcommand;
+
+use super::failure::Outcome;
+
+/// Show how the nodes stand, and mend the change log after a restore.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Command {
+    Status(status::Status),
+    NewLog(new_log::NewLog),
+}
+
+impl Command {
+    pub(in crate::cli) fn run(self) -> Outcome {
+        match self {
+            Self::Status(command) => command.run(),
+            Self::NewLog(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The wait inside a revocation, until every node has applied it or can no longer hold a lease. Without I/O.
+
+use std::time::Duration;
+
+use crate::domain::id::{NodeId, Position};
+use crate::domain::time::BootTime;
+use crate::fleet::follower::wait_for_silent;
+use crate::mutation::Mutation;
+use crate::store::coordination::Roster;
+
+/// A change that was committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Barrier {
+    position: Position,
+    committed_at: BootTime,
+    /// The longest lease that this node has heard of; none while it has heard of none.
+    lease: Option<Duration>,
+}
+
+/// Why the barrier stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stands {
+    /// Every node has applied the change.
+    Acknowledged,
+    /// Those that have not can no longer hold a lease.
+    WaitedOut,
+}
+
+impl Barrier {
+    /// For the change at `position`, whose write was `begun` and whose commit was `acknowledged` then by this node's clock.
+    pub fn new(position: Position, begun: BootTime, acknowledged: BootTime) -> Self {
+        // The commit is in force when it is acknowledged, and may not be before: a lease may be got until then.
+        let committed_at = if Mutation::WaitFromBeforeCommit.is_on() { begun } else { acknowledged };
+        Self { position, committed_at, lease: None }
+    }
+
+    /// Takes note that leases are as long as `lease`.
+    pub fn learn_lease(&mut self, lease: Duration) {
+        self.lease = self.lease.max(Some(lease));
+    }
+
+    /// Whether every node but `me` has applied the change, as the nodes were read after the commit. This node's own memory
+    /// is ahead of its follower, so its row does not count.
+    pub fn others_stand(&mut self, me: Option<NodeId>, roster: &Roster) -> Option<Stands> {
+        self.learn_lease(roster.lease);
+        let mut others = roster.nodes.iter().filter(|node| Some(node.id) != me);
+        let stands = Mutation::NoWait.is_on() || others.all(|node| node.applied >= self.position);
+        stands.then_some(Stands::Acknowledged)
+    }
+
+    /// How long it is from `now` until no lease from before the change can be left; none while nobody knows how long a lease
+    /// is.
+    pub fn left(&self, now: BootTime) -> Option<Duration> {
+        self.lease.map(|lease| wait_for_silent(lease).saturating_sub(now.since(self.committed_at)))
+    }
+
+    /// Whether no lease from before the change can be left at `now`, whatever the nodes say. Never while it is not known
+    /// how long a lease is.
+    pub fn is_waited_out(&self, now: BootTime) -> bool {
+        self.left(now).is_some_and(|left| left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::*;
+    use super::*;
+    use crate::store::coordination::NodeState::{Evicting, Live};
+
+    const HEARD: Duration = Duration::ZERO;
+
+    #[test]
+    fn every_other_node_must_have_applied_the_change() {
+        let mut barrier = Barrier::new(at(7), millis(0), millis(0));
+        let mut stands = |nodes: &[_]| barrier.others_stand(Some(node(1)), &roster(nodes)).is_some();
+        assert!(stands(&[]), "alone");
+        assert!(stands(&[(1, Live, 3, HEARD), (2, Live, 7, HEARD), (3, Live, 8, HEARD)]));
+        assert!(!stands(&[(1, Live, 9, HEARD), (2, Live, 6, HEARD)]));
+        assert!(!stands(&[(2, Evicting, 6, HEARD)]), "it may hold a lease from before");
+        let mut nobody = Barrier::new(at(7), millis(0), millis(0));
+        assert!(nobody.others_stand(None, &roster(&[(1, Live, 6, HEARD)])).is_none(), "it was me before");
+    }
+
+    #[test]
+    fn the_wait_counts_from_the_acknowledged_commit_and_by_the_longest_lease() {
+        let mut barrier = Barrier::new(at(7), millis(0), millis(2_000));
+        let is_waited_out = |barrier: &Barrier, at| barrier.is_waited_out(millis(at));
+        assert!(!is_waited_out(&barrier, 1_000_000), "nobody knows how long a lease is");
+        barrier.learn_lease(Duration::from_secs(1));
+        assert!(is_waited_out(&barrier, 2_000 + 1_300) && !is_waited_out(&barrier, 2_000 + 1_299));
+        assert!(barrier.others_stand(None, &roster(&[(2, Live, 6, HEARD)])).is_none());
+        assert!(is_waited_out(&barrier, 2_000 + 5_050) && !is_waited_out(&barrier, 2_000 + 5_049));
+    }
+}

@@ -1,0 +1,336 @@
+//! The I/O around a member: one thread that polls the log over a connection of its own, and is the one writer of memory.
+//! Whatever others want memory to take in comes here as a command.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::follower::{Asked, Refused};
+use super::member::{Member, Next};
+use super::shared::{Shared, count};
+use crate::domain::change::LoggedChange;
+use crate::domain::id::{NodeId, Nonce, Position};
+use crate::host::{self, Entropy};
+use crate::live::keeper::{EndKnown, Fill};
+use crate::store::coordination::{Joined, NewNode, Polled};
+use crate::store::{self, Stamp, StoreError};
+
+/// Rows of the log that one poll reads at most.
+const ROWS_MAX: u32 = 1_000;
+/// Commands that are obeyed between two looks at the log.
+const COMMANDS_MAX: usize = 256;
+/// How long to wait before asking again for hints that could not be had.
+const HINT_RETRY: Duration = Duration::from_secs(1);
+/// How long leaving the fleet may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one question may take where leases are short, or not known yet: a part of a lease otherwise, so that a
+/// connection that died silently is given up while there is still time to ask over another one.
+const QUESTION_LIMIT_MIN: Duration = Duration::from_millis(500);
+const QUESTION_LIMIT_FIRST: Duration = Duration::from_millis(1_500);
+const QUESTIONS_PER_LEASE: u32 = 3;
+
+/// What memory shall take in. Each is acknowledged when it did.
+pub(super) enum Command {
+    /// Rows that this node has written.
+    Apply(Vec<LoggedChange>, oneshot::Sender<()>),
+    /// What was read, and under which id this node was in the fleet when the read began.
+    Fill(Option<NodeId>, Fill, oneshot::Sender<()>),
+    /// A change whose outcome is unknown.
+    EndKnown(EndKnown, oneshot::Sender<()>),
+}
+
+/// The follower's thread.
+pub(super) struct Driver {
+    pub(super) shared: Arc<Shared>,
+    pub(super) member: Member,
+    pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) name: String,
+    pub(super) poll: Duration,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) stop: CancellationToken,
+    /// Ids whose rows may be in the list of nodes although this node does not go by them.
+    pub(super) left_behind: Vec<NodeId>,
+    /// The id by which it tries to join.
+    pub(super) joining: Option<NodeId>,
+}
+
+/// Gives the lease up however the thread ends: where nobody applies rows any more, nobody may answer.
+struct GiveUp(Arc<Shared>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.lease.give_up();
+        self.0.set_node(None);
+    }
+}
+
+/// What was asked of the database, and came back.
+enum Done {
+    Joined(NodeId, store::Result<Joined>),
+    Polled(Asked, store::Result<Polled>),
+    Acknowledged(Position, store::Result<()>),
+    /// It is time for the next poll.
+    Idled,
+}
+
+impl Driver {
+    /// Follows the log until told to stop, then leaves the fleet.
+    pub(super) async fn run(mut self) {
+        let (stop, shared) = (self.stop.clone(), Arc::clone(&self.shared));
+        let _give_up = GiveUp(Arc::clone(&shared));
+        let mut work = self.join();
+        let mut hint = hinted(Arc::clone(&shared));
+        let mut commands = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                done = &mut work => work = self.go_on(done),
+                count = self.commands.recv_many(&mut commands, COMMANDS_MAX) => {
+                    if count == 0 {
+                        // Nobody is left who could ask this node anything.
+                        break;
+                    }
+                    self.obey_all(&mut commands);
+                }
+                () = &mut hint => {
+                    shared.nudged.notify_one();
+                    hint = hinted(Arc::clone(&shared));
+                }
+            }
+        }
+        drop(work);
+        shared.set_node(None);
+        self.left_behind.extend(self.member.leave().into_iter().chain(self.joining));
+        for node in std::mem::take(&mut self.left_behind) {
+            match tokio::time::timeout(LEAVE_TIMEOUT, shared.coordination.leave(node)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "this node did not leave the fleet by itself"),
+                Err(_) => tracing::warn!("this node could not leave the fleet in time"),
+            }
+        }
+    }
+
+    /// Takes in what came back, and begins what is next.
+    fn go_on(&mut self, done: Done) -> BoxFuture<'static, Done> {
+        match done {
+            Done::Joined(node, Ok(joined)) => self.joined(node, joined),
+            Done::Joined(_, Err(error)) => {
+                tracing::warn!(%error, "this node cannot join the fleet; it tries again");
+                self.poll_failed()
+            }
+            Done::Polled(asked, Ok(polled)) => self.hear(asked, &polled),
+            Done::Polled(asked, Err(error)) => {
+                tracing::debug!(%error, "the log was not read; it is tried again");
+                let pause = self.poll_failed();
+                // Who waited that long for the answer has waited enough.
+                let waited = self.shared.clock.boottime().since(asked.at);
+                if waited >= self.poll { self.ask() } else { pause }
+            }
+            Done::Acknowledged(position, Ok(())) => {
+                self.member.acknowledged(position, self.shared.clock.boottime());
+                self.idle()
+            }
+            Done::Acknowledged(_, Err(error)) => {
+                tracing::debug!(%error, "a position was not acknowledged; it is tried again");
+                self.idle()
+            }
+            Done::Idled => self.ask(),
+        }
+    }
+
+    fn joined(&mut self, node: NodeId, joined: Joined) -> BoxFuture<'static, Done> {
+        self.left_behind.clear();
+        self.joining = None;
+        self.member.joined(node, joined);
+        self.shared.set_node(Some(node));
+        count(&self.shared.counts.starts);
+        tracing::info!(node_id = %node, position = joined.position.as_i64(), "this node joined the fleet");
+        self.ask()
+    }
+
+    fn hear(&mut self, asked: Asked, polled: &Polled) -> BoxFuture<'static, Done> {
+        let (shared, now) = (Arc::clone(&self.shared), self.shared.clock.boottime());
+        shared.counts.head.store(polled.head.as_i64(), Ordering::Relaxed);
+        let lease_millis = u64::try_from(polled.lease.as_millis()).unwrap_or(u64::MAX);
+        shared.counts.lease_millis.store(lease_millis, Ordering::Relaxed);
+        shared.time.learn(polled.time, asked.at, now);
+        let heard = self.member.hear(asked, polled, now);
+        shared.counts.applied.store(self.member.applied().as_i64(), Ordering::Release);
+        if heard.is_ok() {
+            shared.counts.asked_nanos.store(asked.at.as_nanos(), Ordering::Release);
+        }
+        let next = match heard {
+            Ok(Next::Acknowledge(position)) => self.acknowledge(position),
+            Ok(Next::Again) => self.ask(),
+            Ok(Next::Idle) => self.idle(),
+            Ok(Next::Wait) => self.wait(),
+            Ok(Next::Join) => self.join(),
+            Err(refused) => self.refused(refused),
+        };
+        if self.member.applied() < polled.head {
+            shared.nudged.notify_one();
+        }
+        count(&shared.counts.polls);
+        shared.set_holding(self.member.holding());
+        shared.polled.notify_waiters();
+        next
+    }
+
+    fn refused(&mut self, refused: Refused) -> BoxFuture<'static, Done> {
+        tracing::error!(?refused, "this node may not answer from memory any more");
+        if refused.lost_commits() {
+            count(&self.shared.counts.chain_breaks);
+            tracing::error!(
+                "the database lost committed changes; those that this node saw are written again"
+            );
+        }
+        if refused.needs_new_start() {
+            self.left_behind.extend(self.member.leave());
+            self.shared.set_node(None);
+        }
+        self.wait()
+    }
+
+    /// Leaves under the ids of before, which hold no lease any more, writes again what was lost, and joins anew.
+    fn join(&mut self) -> BoxFuture<'static, Done> {
+        self.left_behind.extend(self.member.leave());
+        let lost = self.member.to_write_again();
+        self.shared.set_node(None);
+        let time = self.shared.time.now().unwrap_or_default();
+        let stamp = Stamp { time, nonce: Nonce(host::random(&*self.entropy)) };
+        // Where the answer is lost, the row may be there all the same, and everybody would wait for it: the next attempt
+        // removes it first. Nobody ever held a lease by that id, so it is taken again.
+        let before: Vec<_> = self.left_behind.iter().copied().chain(self.joining).collect();
+        let mint = || NodeId::mint(time, host::random(&*self.entropy));
+        let node = NewNode { id: *self.joining.get_or_insert_with(mint), name: self.name.clone() };
+        let coordination = Arc::clone(&self.shared.coordination);
+        async move {
+            for before in before {
+                if let Err(error) = coordination.leave(before).await {
+                    return Done::Joined(node.id, Err(error));
+                }
+            }
+            if !lost.is_empty()
+                && let Err(error) = coordination.write_again(&lost, stamp).await
+            {
+                return Done::Joined(node.id, Err(error));
+            }
+            Done::Joined(node.id, coordination.join(node.clone()).await)
+        }
+        .boxed()
+    }
+
+    fn ask(&mut self) -> BoxFuture<'static, Done> {
+        let (Some(node), Some(asked)) = (self.member.node(), self.member.ask(self.shared.clock.boottime()))
+        else {
+            return self.join();
+        };
+        let (coordination, limit) = (Arc::clone(&self.shared.coordination), self.question_limit());
+        async move { Done::Polled(asked, answered(limit, coordination.poll(node, asked.from, ROWS_MAX)).await) }
+            .boxed()
+    }
+
+    fn acknowledge(&mut self, position: Position) -> BoxFuture<'static, Done> {
+        let Some(node) = self.member.node() else { return self.join() };
+        let (coordination, limit) = (Arc::clone(&self.shared.coordination), self.question_limit());
+        let nonce = self.member.nonce();
+        async move {
+            let acknowledged = coordination.acknowledge(node, position, nonce);
+            Done::Acknowledged(position, answered(limit, acknowledged).await)
+        }
+        .boxed()
+    }
+
+    /// How long one question may take.
+    fn question_limit(&self) -> Duration {
+        let part = |lease: Duration| (lease / QUESTIONS_PER_LEASE).max(QUESTION_LIMIT_MIN);
+        self.shared.lease_span().map_or(QUESTION_LIMIT_FIRST, part)
+    }
+
+    /// Waits for the next poll, or for a hint that there is something to read.
+    fn idle(&self) -> BoxFuture<'static, Done> {
+        let (shared, poll) = (Arc::clone(&self.shared), self.poll);
+        async move {
+            tokio::select! {
+                biased;
+                () = shared.nudged.notified() => {}
+                () = pause(poll) => {}
+            }
+            Done::Idled
+        }
+        .boxed()
+    }
+
+    /// Waits for the next poll whatever hints come, since the last one failed.
+    fn wait(&self) -> BoxFuture<'static, Done> {
+        let poll = self.poll;
+        async move {
+            pause(poll).await;
+            Done::Idled
+        }
+        .boxed()
+    }
+
+    fn poll_failed(&self) -> BoxFuture<'static, Done> {
+        count(&self.shared.counts.polls_failed);
+        self.shared.polled.notify_waiters();
+        self.wait()
+    }
+
+    /// Changes whose outcome is unknown often come in crowds, and may each mean that memory is gone through: they are taken
+    /// together. Who does not wait for the acknowledgement any more does not miss it.
+    fn obey_all(&mut self, commands: &mut Vec<Command>) {
+        let (mut unknown, mut waiting) = (Vec::new(), Vec::new());
+        for command in commands.drain(..) {
+            match command {
+                Command::Apply(rows, done) => {
+                    self.member.apply_own(&rows);
+                    let _ = done.send(());
+                }
+                Command::Fill(reader, fill, done) => {
+                    if let Ok(now) = self.shared.time.now() {
+                        self.member.fill(reader, fill, now);
+                    }
+                    let _ = done.send(());
+                }
+                Command::EndKnown(what, done) => {
+                    unknown.push(what);
+                    waiting.push(done);
+                }
+            }
+        }
+        if !unknown.is_empty() {
+            self.shared.unsettled.add(self.member.end_known(&unknown));
+            for done in waiting {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// The answer of the database, or that there was none within `limit`; the question is given up then.
+async fn answered<T>(limit: Duration, asked: impl Future<Output = store::Result<T>>) -> store::Result<T> {
+    let too_late = |_| StoreError::Unavailable(format!("no answer within {} ms", limit.as_millis()));
+    tokio::time::timeout(limit, asked).await.map_err(too_late)?
+}
+
+fn hinted(shared: Arc<Shared>) -> BoxFuture<'static, ()> {
+    async move {
+        if let Err(error) = shared.coordination.hinted().await {
+            tracing::debug!(%error, "hints cannot be had; the log is polled all the same");
+            pause(HINT_RETRY).await;
+        }
+    }
+    .boxed()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the follower polls by a timer; this is its one home")]
+pub(super) async fn pause(span: Duration) {
+    tokio::time::sleep(span).await;
+}

@@ -1,0 +1,304 @@
+//! What one node is in the fleet: its memory, its place in the log and its lease, without I/O.
+//!
+//! The order in which a poll takes effect is decided here: rows first, then the lease, then the acknowledgement. The
+//! driver and the simulation of tests only carry questions and answers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::follower::{Asked, Follower, Heard, Refused, Step};
+use super::membership::heartbeat;
+use crate::domain::change::{ChangeKind, LoggedChange};
+use crate::domain::id::{LogId, NodeId, Nonce, Position, SessionId};
+use crate::domain::session::Death;
+use crate::domain::time::{BootTime, UnixMillis};
+use crate::live::keeper::{EndKnown, Fill, Holding, Keeper};
+use crate::live::lease::Lease;
+use crate::mutation::Mutation;
+use crate::store::coordination::{Joined, Polled};
+
+/// Changes that are remembered, to be written again if the database loses them.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// One node's part.
+#[derive(Debug)]
+pub struct Member {
+    keeper: Keeper,
+    lease: Arc<Lease>,
+    /// The log that was followed last.
+    log: Option<LogId>,
+    follower: Option<Follower>,
+    /// What was acknowledged last, and when.
+    acknowledged: Option<(Position, BootTime)>,
+    /// Changes that were seen, the oldest first.
+    seen: VecDeque<LoggedChange>,
+    /// Whether some of them may be lost.
+    lost: bool,
+    lease_span: Duration,
+    /// What waits to be applied, in the broken variant that acknowledges first.
+    unapplied: Option<Step>,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Say that every row up to there is in memory.
+    Acknowledge(Position),
+    /// Poll again at once: there is more to read.
+    Again,
+    /// Wait for the next poll, or for a hint.
+    Idle,
+    /// Wait for the next poll, whatever hints come.
+    Wait,
+    /// Begin anew: leave, write again what was lost, and join.
+    Join,
+}
+
+impl Member {
+    /// A node that has not joined yet.
+    pub fn new(keeper: Keeper, lease: Arc<Lease>) -> Self {
+        Self {
+            keeper,
+            lease,
+            log: None,
+            follower: None,
+            acknowledged: None,
+            seen: VecDeque::new(),
+            lost: false,
+            lease_span: Duration::ZERO,
+            unapplied: None,
+        }
+    }
+
+    /// The node joined under the id `node`: memory begins anew there.
+    pub fn joined(&mut self, node: NodeId, joined: Joined) {
+        if self.log.is_some_and(|log| log != joined.log) {
+            // Everyone's sessions ended with the old log, and the epochs of the new one may be lower.
+            self.keeper.forget_epochs();
+            self.seen.clear();
+        }
+        self.log = Some(joined.log);
+        self.keeper.begin_at(joined.position);
+        self.follower = Some(Follower::new(node, joined));
+        self.acknowledged = None;
+        self.unapplied = None;
+        self.lost = false;
+    }
+
+    /// Under which id the node is in the fleet.
+    pub fn node(&self) -> Option<NodeId> {
+        self.follower.as_ref().map(Follower::node)
+    }
+
+    /// Every row up to here is in memory.
+    pub fn applied(&self) -> Position {
+        self.follower.as_ref().map_or(Position::ZERO, Follower::applied)
+    }
+
+    /// The nonce of the row at [`Self::applied`]; none at the beginning of an empty log.
+    pub fn nonce(&self) -> Option<Nonce> {
+        self.follower.as_ref().and_then(Follower::nonce)
+    }
+
+    /// The question to ask at `now`, before a connection is asked for; none while the node has not joined.
+    pub fn ask(&self, now: BootTime) -> Option<Asked> {
+        self.follower.as_ref().map(|follower| follower.ask(now))
+    }
+
+    /// Takes in the answer to `asked`, which came at `now`.
+    pub fn hear(&mut self, asked: Asked, polled: &Polled, now: BootTime) -> Result<Next, Refused> {
+        let Some(follower) = &mut self.follower else { return Ok(Next::Join) };
+        self.lease_span = polled.lease;
+        match follower.hear(asked, polled, now) {
+            Heard::Follow(step) => Ok(self.follow(step, now)),
+            Heard::Refuse(refused) => {
+                self.lease.give_up();
+                self.lost |= refused.lost_commits();
+                Err(refused)
+            }
+        }
+    }
+
+    /// The position was acknowledged at `now`.
+    pub fn acknowledged(&mut self, position: Position, now: BootTime) {
+        self.acknowledged = Some((position, now));
+        if let Some(step) = self.unapplied.take() {
+            self.apply(&step);
+        }
+    }
+
+    /// Gives up the lease and the place in the log, and says under which id it was.
+    pub fn leave(&mut self) -> Option<NodeId> {
+        self.lease.give_up();
+        self.follower.take().map(|follower| follower.node())
+    }
+
+    /// The changes to write again: those that were seen, where some may be lost. Of those that only say that a user
+    /// changed, one for each user.
+    pub fn to_write_again(&self) -> Vec<LoggedChange> {
+        if !self.lost {
+            return Vec::new();
+        }
+        let is_last_of_user = |at: usize, row: &LoggedChange| {
+            let later = self.seen.iter().skip(at + 1);
+            row.kind != ChangeKind::UserChanged || !later.into_iter().any(|other| other.user == row.user)
+        };
+        self.seen
+            .iter()
+            .enumerate()
+            .filter(|(at, row)| is_last_of_user(*at, row))
+            .map(|(_, row)| row.clone())
+            .collect()
+    }
+
+    /// Applies rows that this node has written, whose commit was acknowledged.
+    pub fn apply_own(&mut self, rows: &[LoggedChange]) {
+        for row in rows {
+            self.keeper.apply_own(row);
+            self.remember(row);
+            if let Some(follower) = &mut self.follower {
+                follower.wrote(row);
+            }
+        }
+    }
+
+    /// Takes in what was read, at `now`, by a read that began while this node was in the fleet as `reader`. A read from
+    /// before this node began anew may count in numbers that were given again since; whoever waits for it reads again.
+    pub fn fill(&mut self, reader: Option<NodeId>, fill: Fill, now: UnixMillis) {
+        if let Some(follower) = self.follower.as_mut().filter(|follower| Some(follower.node()) == reader) {
+            follower.committed(fill.position);
+            self.keeper.fill(fill, now);
+        }
+    }
+
+    /// Ends what memory holds of changes whose outcome is unknown, and answers what it ended.
+    pub fn end_known(&mut self, what: &[EndKnown]) -> Vec<(SessionId, Death)> {
+        self.keeper.end_known(what)
+    }
+
+    /// How much memory holds.
+    pub fn holding(&self) -> Holding {
+        self.keeper.holding()
+    }
+
+    fn follow(&mut self, step: Step, now: BootTime) -> Next {
+        let (applied, again) = (step.applied, step.again);
+        let beat = heartbeat(self.lease_span);
+        let due = self.acknowledged.is_none_or(|(position, at)| position < applied || now.since(at) >= beat);
+        if Mutation::AcknowledgeBeforeApply.is_on() && due {
+            self.unapplied = Some(step);
+            return Next::Acknowledge(applied);
+        }
+        self.apply(&step);
+        match (due, again) {
+            (true, _) => Next::Acknowledge(applied),
+            (false, true) => Next::Again,
+            (false, false) => Next::Idle,
+        }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        for row in &step.rows {
+            self.keeper.apply(row);
+            self.remember(row);
+        }
+        self.keeper.raise_everyone(step.everyone_epoch);
+        self.keeper.advance(step.applied);
+        if let Some(end) = step.lease_end {
+            self.lease.publish(end);
+        }
+    }
+
+    fn remember(&mut self, row: &LoggedChange) {
+        self.seen.push_back(row.clone());
+        if self.seen.len() > REMEMBERED_MAX {
+            self.seen.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::*;
+    use super::*;
+    use crate::domain::id::{Epoch, UserId};
+    use crate::live::keeper::MemoryLimits;
+    use crate::live::table::Table;
+
+    fn member() -> (Member, Arc<Lease>) {
+        let limits = MemoryLimits { sessions_max: 9, dead_max: 9, changes_max: 9 };
+        let lease = Arc::<Lease>::default();
+        let mut member = Member::new(Keeper::new(Table::new(1), limits), Arc::clone(&lease));
+        member.joined(node(1), joined(3));
+        (member, lease)
+    }
+
+    fn hear(member: &mut Member, at: u64, polled: &Polled) -> Result<Next, Refused> {
+        let asked = member.ask(millis(at)).expect("it has joined");
+        member.hear(asked, polled, millis(at + 5))
+    }
+
+    #[test]
+    fn news_is_acknowledged_and_so_is_silence_in_half_a_lease() {
+        let (mut member, lease) = member();
+        assert_eq!(hear(&mut member, 0, &polled(3, [3])), Ok(Next::Acknowledge(at(3))));
+        member.acknowledged(at(3), millis(10));
+        assert_eq!(hear(&mut member, 100, &polled(3, [3])), Ok(Next::Idle));
+        assert_eq!(hear(&mut member, 2_100, &polled(3, [3])), Ok(Next::Acknowledge(at(3))));
+        member.acknowledged(at(3), millis(2_110));
+        assert_eq!(hear(&mut member, 2_200, &polled(4, 3..=4)), Ok(Next::Acknowledge(at(4))));
+        assert_eq!((lease.end(), member.nonce()), (Some(millis(6_200)), Some(nonce(4))));
+    }
+
+    #[test]
+    fn a_refusal_takes_the_lease_at_once() {
+        let (mut member, lease) = member();
+        assert!(hear(&mut member, 0, &polled(3, [3])).is_ok());
+        assert!(lease.end().is_some());
+        let replica = Polled { is_primary: false, ..polled(3, [3]) };
+        assert_eq!(hear(&mut member, 100, &replica), Err(Refused::NotPrimary));
+        assert_eq!((lease.end(), member.to_write_again()), (None, vec![]));
+        assert_eq!((member.leave(), member.ask(millis(0))), (Some(node(1)), None));
+    }
+
+    #[test]
+    fn what_was_seen_is_written_again_until_it_is() {
+        let (mut member, _) = member();
+        let changed = |position, user| LoggedChange {
+            kind: ChangeKind::UserChanged,
+            user: Some(UserId::from_uuid(uuid::Uuid::from_u128(user))),
+            ..row(position)
+        };
+        member.apply_own(&[changed(5, 1)]);
+        let mut seen = polled(7, 3..=4);
+        seen.rows.extend([changed(5, 1), changed(6, 2), changed(7, 1)]);
+        assert!(hear(&mut member, 0, &seen).is_ok());
+        assert_eq!(member.to_write_again(), [], "nothing is lost");
+        assert_eq!(hear(&mut member, 9, &polled(3, [3])), Err(Refused::ChainBroken));
+        let lost = [row(4), changed(6, 2), changed(7, 1)];
+        assert_eq!(member.to_write_again(), lost, "one change of each user");
+        member.leave();
+        assert_eq!(member.to_write_again(), lost, "an attempt may fail");
+        member.joined(node(2), joined(9));
+        assert_eq!(member.to_write_again(), []);
+    }
+
+    #[test]
+    fn only_reads_of_this_member_are_taken_in() {
+        let (mut member, _) = member();
+        let read = |position| Fill {
+            position: at(position),
+            everyone_epoch: Epoch::FIRST,
+            asked: vec![crate::domain::token::TokenDigest([1; 16])],
+            found: Vec::new(),
+        };
+        for stranger in [None, Some(node(2))] {
+            member.fill(stranger, read(9), NOW);
+            assert_eq!(member.holding().dead, 0);
+        }
+        member.fill(Some(node(1)), read(9), NOW);
+        assert_eq!(member.holding().dead, 1);
+        assert_eq!(hear(&mut member, 0, &polled(8, 3..=8)), Err(Refused::ChainBroken), "9 was committed");
+    }
+}

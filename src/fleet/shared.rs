@@ -1,0 +1,171 @@
+//! What the follower's thread shares with everybody else on this node.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::Notify;
+
+use super::database_time::DatabaseTime;
+use super::unsettled::Unsettled;
+use crate::domain::id::NodeId;
+use crate::host::Clock;
+use crate::live::keeper::Holding;
+use crate::live::lease::Lease;
+use crate::live::table::Table;
+use crate::store::coordination::Coordination;
+
+/// Shared by the follower, who writes most of it, and those who ask.
+pub(super) struct Shared {
+    pub(super) table: Arc<Table>,
+    pub(super) lease: Arc<Lease>,
+    pub(super) time: DatabaseTime,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) coordination: Arc<dyn Coordination>,
+    /// Wakes the follower: there is something to read.
+    pub(super) nudged: Notify,
+    /// Told after each poll.
+    pub(super) polled: Notify,
+    pub(super) counts: Counts,
+    /// Sessions that memory ended and the database perhaps did not.
+    pub(super) unsettled: Unsettled,
+    /// Under which id this node is in the fleet; none while it is not.
+    node: Mutex<Option<NodeId>>,
+    /// How much memory holds, as of the last poll.
+    holding: Mutex<Holding>,
+}
+
+/// What happened so far.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) polls: AtomicU64,
+    pub(super) polls_failed: AtomicU64,
+    pub(super) starts: AtomicU64,
+    pub(super) chain_breaks: AtomicU64,
+    pub(super) nodes_evicted: AtomicU64,
+    pub(super) fills: AtomicU64,
+    pub(super) filled: AtomicU64,
+    pub(super) fills_refused: AtomicU64,
+    pub(super) barriers: AtomicU64,
+    pub(super) barriers_waited_out: AtomicU64,
+    pub(super) barrier_micros: AtomicU64,
+    pub(super) applied: AtomicI64,
+    pub(super) head: AtomicI64,
+    pub(super) lease_millis: AtomicU64,
+    /// When the last poll was asked that fitted what this node knows, in nanoseconds since boot.
+    pub(super) asked_nanos: AtomicU64,
+}
+
+/// How this node stands in the fleet, for people and metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FleetStats {
+    /// What is left of the lease.
+    pub lease_left: Duration,
+    /// Every row of the log up to here is in memory.
+    pub applied: i64,
+    /// The head of the log, as of the last poll.
+    pub head: i64,
+    /// Polls of the log that were answered.
+    pub polls: u64,
+    /// Polls of the log that were not.
+    pub polls_failed: u64,
+    /// How often this node joined the fleet.
+    pub starts: u64,
+    /// How often the log did not go on where this node stood: commits were lost.
+    pub chain_breaks: u64,
+    /// Silent nodes that this node let go of.
+    pub nodes_evicted: u64,
+    /// Reads that filled memory.
+    pub fills: u64,
+    /// Sessions read by them.
+    pub filled: u64,
+    /// Questions refused because too many waited to be read.
+    pub fills_refused: u64,
+    /// Waits until a change was in force everywhere.
+    pub barriers: u64,
+    /// Those that a silent node made as long as they can be.
+    pub barriers_waited_out: u64,
+    /// Microseconds spent in these waits.
+    pub barrier_micros: u64,
+    /// Sessions that this node ended without knowing whether the database did, and that it still has to end there.
+    pub unsettled: usize,
+    /// What memory holds.
+    pub holding: Holding,
+}
+
+impl Shared {
+    pub(super) fn new(
+        table: Arc<Table>,
+        time: DatabaseTime,
+        clock: Arc<dyn Clock>,
+        coordination: Arc<dyn Coordination>,
+    ) -> Self {
+        Self {
+            table,
+            lease: Arc::default(),
+            time,
+            clock,
+            coordination,
+            nudged: Notify::new(),
+            polled: Notify::new(),
+            counts: Counts::default(),
+            unsettled: Unsettled::default(),
+            node: Mutex::new(None),
+            holding: Mutex::default(),
+        }
+    }
+
+    pub(super) fn node(&self) -> Option<NodeId> {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_node(&self, node: Option<NodeId>) {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = node;
+    }
+
+    pub(super) fn set_holding(&self, holding: Holding) {
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = holding;
+    }
+
+    /// How long a lease is, as of the last poll; none before the first.
+    pub(super) fn lease_span(&self) -> Option<Duration> {
+        let millis = self.counts.lease_millis.load(Ordering::Relaxed);
+        (millis > 0).then(|| Duration::from_millis(millis))
+    }
+
+    pub(super) fn stats(&self) -> FleetStats {
+        let (counts, now) = (&self.counts, self.clock.boottime());
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        FleetStats {
+            lease_left: self.lease.end().map(|end| end.since(now)).unwrap_or_default(),
+            applied: counts.applied.load(Ordering::Relaxed),
+            head: counts.head.load(Ordering::Relaxed),
+            polls: get(&counts.polls),
+            polls_failed: get(&counts.polls_failed),
+            starts: get(&counts.starts),
+            chain_breaks: get(&counts.chain_breaks),
+            nodes_evicted: get(&counts.nodes_evicted),
+            fills: get(&counts.fills),
+            filled: get(&counts.filled),
+            fills_refused: get(&counts.fills_refused),
+            barriers: get(&counts.barriers),
+            barriers_waited_out: get(&counts.barriers_waited_out),
+            barrier_micros: get(&counts.barrier_micros),
+            unsettled: self.unsettled.len(),
+            holding: *self.holding.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
+/// One more.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Runs `work` once more where it breaks off in a panic, of which the log tells: whoever comes next would wait for ever for
+/// somebody who is not there any more.
+pub(super) async fn to_its_end<F: Future<Output = ()>>(work: impl Fn() -> F) {
+    while AssertUnwindSafe(work()).catch_unwind().await.is_err() {}
+}

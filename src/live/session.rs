@@ -1,0 +1,214 @@
+//! A session as memory holds it. All of it is fixed but three numbers: the epoch it is stamped with, its last use, and what
+//! is to be done about that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use super::address::Address;
+use super::facts::Standing;
+use super::terms::{KnownTerms, Terms};
+use super::usage::{LastUse, Marks};
+use super::user::HeldUser;
+use super::uses::WRITE_INTERVAL;
+use crate::domain::client::Client;
+use crate::domain::id::{Epoch, Position, SessionId};
+use crate::domain::session::{Death, Session};
+use crate::domain::time::UnixMillis;
+use crate::domain::user::User;
+
+/// How long after a use the database knows of it, at the latest, while it answers.
+const WRITTEN_WITHIN: Duration = WRITE_INTERVAL.saturating_mul(2);
+/// For how long it holds that the database knew no later use, where one may still be written down.
+const IDLE_HOLDS: Duration = Duration::from_secs(1);
+
+/// What memory holds under the digest of a token.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// A session, which may be over by its deadlines or by the epochs.
+    Session(HeldSession),
+    /// A session that is over for good, or a token that no session has.
+    Dead(HeldDead),
+}
+
+/// A session that is over for good.
+#[derive(Debug)]
+pub(super) struct HeldDead {
+    /// Why; none where no session has the token.
+    pub(super) death: Option<Death>,
+    /// Whose it was, as far as memory knows: a user who is barred is told as such.
+    pub(super) user: Option<HeldUser>,
+    /// The position as of which it was known first; not forgotten before the follower has passed it.
+    pub(super) as_of: Position,
+}
+
+/// A session in memory.
+#[derive(Debug)]
+pub(super) struct HeldSession {
+    pub(super) id: SessionId,
+    pub(super) user: HeldUser,
+    pub(super) terms: Arc<Terms>,
+    pub(super) address: Address,
+    user_epoch: AtomicI64,
+    pub(super) last_use: LastUse,
+    pub(super) marks: Marks,
+}
+
+/// Whether a session may be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// It may.
+    Good,
+    /// It is over.
+    Over(Death),
+    /// Memory cannot say: the user changed, the session seems idle and may have been used elsewhere, or its siblings ended
+    /// and it may be the one that goes on.
+    Ask,
+}
+
+impl HeldSession {
+    /// What was read, for `user`, at `now`.
+    pub(super) fn new(session: &Session, user: HeldUser, known: &mut KnownTerms, now: UnixMillis) -> Self {
+        let (address, kind) = Address::pack(session.client.ip);
+        let held = Self {
+            id: session.id,
+            user,
+            terms: known.share(Terms::of(session, kind)),
+            address,
+            user_epoch: AtomicI64::new(session.user_epoch.as_i64()),
+            last_use: LastUse::new(session.last_seen_time),
+            marks: Marks::new(),
+        };
+        held.note_idle(now);
+        held
+    }
+
+    /// Takes in what another read of the same session says, at `now`.
+    pub(super) fn learn(&self, session: &Session, now: UnixMillis) {
+        self.stamp(session.user_epoch);
+        self.last_use.learn(session.last_seen_time);
+        self.note_idle(now);
+    }
+
+    /// Lets the session go on although its siblings end: it is of `epoch` from now on. Never goes back.
+    pub(super) fn stamp(&self, epoch: Epoch) {
+        self.user_epoch.fetch_max(epoch.as_i64(), Ordering::Release);
+    }
+
+    /// Whether the session may be used at `now`, with a user of that `standing` and by the epochs of the user. The one
+    /// rule is that of `domain::session::Session::check`; a test holds the two against each other.
+    pub(super) fn check<T>(
+        &self,
+        standing: &Standing<T>,
+        by_epoch: Verdict,
+        everyone: Epoch,
+        now: UnixMillis,
+    ) -> Verdict {
+        match standing {
+            Standing::Barred => return Verdict::Over(Death::UserDisabled),
+            Standing::Stale => return Verdict::Ask,
+            Standing::Active(_) => {}
+        }
+        if by_epoch != Verdict::Good {
+            return by_epoch;
+        }
+        if self.terms.everyone_epoch < everyone {
+            return Verdict::Over(Death::Revoked);
+        }
+        if now >= self.terms.expire_time(self.id) {
+            return Verdict::Over(Death::Expired);
+        }
+        if self.is_idle(now) {
+            return if self.is_known_idle(now) { Verdict::Over(Death::Expired) } else { Verdict::Ask };
+        }
+        Verdict::Good
+    }
+
+    /// The epoch that the session is stamped with. To be read after the facts of its user: the keeper stamps the session
+    /// that goes on before it raises the epoch of the user.
+    pub(super) fn user_epoch(&self) -> Epoch {
+        Epoch::from_i64(self.user_epoch.load(Ordering::Acquire))
+    }
+
+    /// Remembers a use at `now`; true where it is to be queued for being written down.
+    pub(super) fn note_use(&self, now: UnixMillis) -> bool {
+        self.last_use.note(now);
+        self.marks.use_lately();
+        self.last_use.is_unwritten() && self.marks.queue()
+    }
+
+    /// Whether `client` can be the device that signed in.
+    pub(super) fn is_used_by(&self, client: &Client) -> bool {
+        client.is_like(self.address.unpack(self.terms.address), &self.terms.user_agent)
+    }
+
+    /// The session as the rest of the program knows it.
+    pub(super) fn to_session(&self) -> Session {
+        Session {
+            id: self.id,
+            user_id: self.user.id(),
+            user_epoch: self.user_epoch(),
+            everyone_epoch: self.terms.everyone_epoch,
+            create_time: self.terms.create_time(self.id),
+            authenticate_time: self.terms.authenticate_time(self.id),
+            expire_time: self.terms.expire_time(self.id),
+            last_seen_time: self.last_use.seen(),
+            idle_limit: self.terms.idle_limit,
+            remembered: self.terms.remembered,
+            methods: self.terms.methods.clone(),
+            client: self.client(),
+            ended: None,
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client {
+            ip: self.address.unpack(self.terms.address),
+            user_agent: self.terms.user_agent.as_ref().to_owned(),
+            device_name: self.terms.device_name.as_ref().to_owned(),
+        }
+    }
+
+    fn idle_end(&self) -> UnixMillis {
+        self.last_use.seen().plus(self.terms.idle_limit)
+    }
+
+    fn is_idle(&self, now: UnixMillis) -> bool {
+        now >= self.idle_end()
+    }
+
+    /// Whether the database said so, and may be taken at its word: another node may write down a use a little later than it
+    /// happened, so what was said too early holds for a moment only.
+    fn is_known_idle(&self, now: UnixMillis) -> bool {
+        let (asked, end) = (self.marks.idle_asked(), self.idle_end());
+        asked >= end && (asked >= end.plus(WRITTEN_WITHIN) || now < asked.plus(IDLE_HOLDS))
+    }
+
+    fn note_idle(&self, now: UnixMillis) {
+        if self.is_idle(now) {
+            self.marks.note_idle(now);
+        }
+    }
+}
+
+/// Whether a session is over for good by one read of it and its user. The one that goes on when its siblings end is stamped
+/// with the new epoch at once, so one that is behind will never catch up.
+pub(super) fn death_as_read(session: &Session, user: Option<&User>) -> Option<Death> {
+    if let Some(ended) = session.ended {
+        return Some(ended.reason.into());
+    }
+    let user = user.filter(|user| session.user_epoch < user.credential_epoch)?;
+    let password = session.user_epoch < user.password_epoch;
+    Some(if password { Death::CredentialsChanged } else { Death::Revoked })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::token::TokenDigest;
+
+    #[test]
+    fn a_session_takes_no_more_room_than_it_must() {
+        assert_eq!(size_of::<(TokenDigest, Held)>(), 88);
+    }
+}

@@ -1,0 +1,157 @@
+//! The port by which nodes agree: trait [`Coordination`], over the change log, its head, and the list of nodes.
+//!
+//! The rules behind it are those of `fleet/`, which calls it; nothing else does. Each method is one statement or one
+//! transaction. `poll`, `acknowledge` and `hinted` go over connections of their own, so that no crowd of callers can keep
+//! a node from following the log. No method reads a clock of this machine: moments are the database's.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Change, LoggedChange, Result, Stamp};
+use crate::domain::id::{Epoch, LogId, NodeId, Nonce, Position};
+use crate::domain::time::UnixMillis;
+
+/// What nodes agree through.
+#[async_trait]
+pub trait Coordination: Send + Sync + 'static {
+    /// Whether this process has the database for itself (SQLite), so that there is nobody to wait for.
+    fn is_exclusive(&self) -> bool;
+
+    /// Adds this node's row as live (committed first), then reads the head of the log in a statement of its own. Nothing
+    /// that is committed later can be missed by a node that follows the log from there. The row says that what was committed
+    /// before is applied: a node that knows nothing yet cannot know anything that is over.
+    async fn join(&self, node: NewNode) -> Result<Joined>;
+
+    /// Reads, in one statement on the primary, the head of the log, the state of the node's row, whether the database is
+    /// the primary, its time, and the log rows from `from` (inclusive) to below `from + limit`, in order. A row that is missing
+    /// there is simply missing: whoever follows has to look.
+    async fn poll(&self, node: NodeId, from: Position, limit: u32) -> Result<Polled>;
+
+    /// Says that the node has applied every row up to `applied`, the last one with `nonce`, and that it is alive. Does nothing
+    /// where the log holds another row there: it lost what the node applied, and whoever revokes must not believe that the
+    /// node knows of what took its place. Never moves the position back, and
+    /// never makes a row that is gone or evicting live again. Need not be durable. After an error it may have been done or
+    /// not; saying it again does no harm.
+    async fn acknowledge(&self, node: NodeId, applied: Position, nonce: Option<Nonce>) -> Result<()>;
+
+    /// Removes the node's row, whose node holds no lease any more. After an error it may have been done or not; doing it
+    /// again does no harm.
+    async fn leave(&self, node: NodeId) -> Result<()>;
+
+    /// The nodes, in the order of their ids, and the database's time.
+    async fn nodes(&self) -> Result<Roster>;
+
+    /// Marks a live node as evicting, if nothing was heard of it since `heard_before`: its next poll refuses. False where
+    /// it was heard of since, is evicting already, or gone.
+    async fn mark_evicting(&self, node: NodeId, heard_before: UnixMillis) -> Result<bool>;
+
+    /// Removes the row of an evicting node.
+    async fn remove_evicted(&self, node: NodeId) -> Result<()>;
+
+    /// Wakes the followers of the fleet, where the engine can (PostgreSQL NOTIFY, in a statement of its own). A hint only:
+    /// it may be lost.
+    async fn hint(&self) -> Result<()>;
+
+    /// Waits for a hint; where the engine has none, for ever.
+    async fn hinted(&self) -> Result<()>;
+
+    /// Writes changes again that this node knows to have been committed and that the log does not hold any more: epochs go
+    /// up to at least what each row says, sessions that it ended end, and a user that it disabled or deleted is disabled.
+    /// What is in force already is passed over; that a user changed is always said again.
+    async fn write_again(&self, lost: &[LoggedChange], stamp: Stamp) -> Result<Change>;
+
+    /// Deletes rows of the log from before `before`, at most `limit`, from the lowest on; never the newest row, and only what
+    /// lies below the last row that every live node has applied: by that row a node sees that the log is the same. Answers
+    /// how many it were.
+    async fn truncate_log(&self, before: UnixMillis, limit: u32) -> Result<u64>;
+
+    /// Gives the log another name and ends everyone's sessions, in one transaction: for a database that was restored from
+    /// a backup.
+    async fn start_new_log(&self, stamp: Stamp) -> Result<(LogId, Change)>;
+}
+
+/// A node that joins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewNode {
+    /// Its id, never used before.
+    pub id: NodeId,
+    /// What people call it: host name and address that it serves. At most [`NODE_NAME_BYTES_MAX`] bytes.
+    pub name: String,
+}
+
+/// Bytes of the name of a node.
+pub const NODE_NAME_BYTES_MAX: usize = 255;
+
+/// Where a node that joined starts to follow the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Joined {
+    /// The log.
+    pub log: LogId,
+    /// Its head.
+    pub position: Position,
+    /// The nonce of the row at the head; none for an empty log.
+    pub nonce: Option<Nonce>,
+}
+
+/// What one poll read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Polled {
+    /// The log.
+    pub log: LogId,
+    /// Its head.
+    pub head: Position,
+    /// How long a lease is.
+    pub lease: Duration,
+    /// The epoch of everyone.
+    pub everyone_epoch: Epoch,
+    /// The state of the node's own row; none when it is gone.
+    pub node: Option<NodeState>,
+    /// Whether the database takes writes, and is not a replica.
+    pub is_primary: bool,
+    /// The database's time.
+    pub time: UnixMillis,
+    /// Rows of the log from the asked position on, in order.
+    pub rows: Vec<LoggedChange>,
+}
+
+/// Whether a node may hold a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NodeState {
+    /// It may.
+    Live = 1,
+    /// It may not ask for another one; the one it holds runs out.
+    Evicting = 2,
+}
+
+/// The nodes as of one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Roster {
+    /// The database's time.
+    pub time: UnixMillis,
+    /// The head of the log.
+    pub head: Position,
+    /// How long a lease is.
+    pub lease: Duration,
+    /// The nodes, in the order of their ids.
+    pub nodes: Vec<NodeRow>,
+}
+
+/// What the fleet knows of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeRow {
+    /// The node.
+    pub id: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Whether it may hold a lease.
+    pub state: NodeState,
+    /// Every row of the log up to here is in its memory.
+    pub applied: Position,
+    /// When it joined, database time.
+    pub join_time: UnixMillis,
+    /// When it last acknowledged, database time.
+    pub heard_time: UnixMillis,
+    /// When it was marked as evicting, database time.
+    pub evict_time: Option<UnixMillis>,
+}

@@ -1,0 +1,249 @@
+//! The change log: everything that takes validity away, numbered in the order of commit, without gaps.
+//!
+//! The number comes from `log_head`, whose row stays locked until commit. So writing here is the last statement of a
+//! transaction, and a single one: nobody waits for a round trip of somebody else's.
+
+use std::fmt::Write as _;
+
+use sea_orm::{ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _};
+use sea_orm::{QueryOrder as _, QuerySelect as _, Statement, Value};
+use uuid::Uuid;
+
+use super::entity::{change_log, sessions};
+use super::error::Failure;
+use super::facts::headless;
+use super::step::{Pool, Transaction};
+use crate::domain::id::{Epoch, Nonce, Position, SessionId, UserId};
+use crate::domain::session::EndReason;
+use crate::domain::time::UnixMillis;
+use crate::store::{Change, ChangeKind, LoggedChange, Stamp};
+
+/// Rows of one statement; far below the parameters that any engine takes.
+const ROWS_MAX: usize = 500;
+
+/// A row to write; its number is found when it is written.
+pub(super) struct Entry {
+    pub(super) kind: ChangeKind,
+    pub(super) user: Option<Uuid>,
+    pub(super) session: Option<Uuid>,
+    pub(super) epoch: Option<i64>,
+}
+
+impl Entry {
+    /// Says that one session ended.
+    pub(super) fn session_ended(session: &sessions::Model, reason: EndReason) -> Self {
+        let (user, session) = (Some(session.user_id), Some(session.session_id));
+        let misused = reason == EndReason::BindingMismatch;
+        let kind = if misused { ChangeKind::SessionMisused } else { ChangeKind::SessionEnded };
+        Self { kind, user, session, epoch: None }
+    }
+
+    /// The row as it was written.
+    fn logged(&self, position: i64, stamp: Stamp) -> LoggedChange {
+        LoggedChange {
+            position: Position::from_i64(position),
+            nonce: stamp.nonce,
+            kind: self.kind,
+            user: self.user.map(UserId::from_uuid),
+            session: self.session.map(SessionId::from_uuid),
+            epoch: self.epoch.map(Epoch::from_i64),
+            time: stamp.time,
+        }
+    }
+}
+
+/// What a step answers that wrote `rows`, of which there is one at least.
+pub(super) fn change(ended: u64, rows: Vec<LoggedChange>) -> Change {
+    Change { ended, position: rows.last().map_or(Position::ZERO, |row| row.position), rows }
+}
+
+/// What a step answers that wrote nothing.
+pub(super) fn no_change(position: Position) -> Change {
+    Change { ended: 0, position, rows: Vec::new() }
+}
+
+/// Writes rows and answers them. [`ChangeKind::EveryoneEnded`] has its own way, [`append_everyone`].
+pub(super) async fn append(
+    transaction: &Transaction,
+    entries: &[Entry],
+    stamp: Stamp,
+) -> Result<Vec<LoggedChange>, Failure> {
+    let mut rows = Vec::with_capacity(entries.len());
+    for entries in entries.chunks(ROWS_MAX) {
+        rows.extend(append_chunk(transaction, entries, stamp).await?);
+    }
+    Ok(rows)
+}
+
+async fn append_chunk(
+    transaction: &Transaction,
+    entries: &[Entry],
+    stamp: Stamp,
+) -> Result<Vec<LoggedChange>, Failure> {
+    let count = i64::try_from(entries.len()).unwrap_or(i64::MAX);
+    let engine = transaction.get_database_backend();
+    let (sql, values) = match engine {
+        DbBackend::Postgres => {
+            let rows = placeholders(entries.len(), 7, 2, engine);
+            let sql = format!(
+                "WITH head AS (UPDATE log_head SET position = position + $1 WHERE id = 1 RETURNING position) \
+                 INSERT INTO change_log ({COLUMNS}) \
+                 SELECT head.position - $1 + new.number, new.nonce, new.kind, new.user_id, new.session_id, new.epoch, \
+                 new.create_time FROM head, (VALUES {rows}) \
+                 AS new (number, nonce, kind, user_id, session_id, epoch, create_time) RETURNING position"
+            );
+            (sql, [vec![count.into()], values(entries, 1, stamp)].concat())
+        }
+        DbBackend::Sqlite => {
+            let sql = "UPDATE log_head SET position = position + ? WHERE id = 1 RETURNING position";
+            let head = Statement::from_sql_and_values(engine, sql, [count.into()]);
+            let row = transaction.query_one_raw(head).await?.ok_or_else(headless)?;
+            let first = row.try_get::<i64>("", "position")? - count + 1;
+            let rows = placeholders(entries.len(), 7, 1, engine);
+            let sql = format!("INSERT INTO change_log ({COLUMNS}) VALUES {rows} RETURNING position");
+            (sql, values(entries, first, stamp))
+        }
+        // The trigger of the table puts the number in the place of the 0.
+        _ => {
+            let rows = placeholders(entries.len(), 7, 1, engine);
+            let sql = format!("INSERT INTO change_log ({COLUMNS}) VALUES {rows} RETURNING position");
+            (sql, values(entries, 0, stamp))
+        }
+    };
+    let statement = Statement::from_sql_and_values(engine, sql, values);
+    let written = transaction.query_all_raw(statement).await?;
+    let positions: Result<Vec<i64>, _> = written.iter().map(|row| row.try_get("", "position")).collect();
+    // The lock on the head makes the numbers follow each other.
+    let first = positions?.into_iter().min().ok_or_else(headless)?;
+    Ok(entries.iter().zip(first..).map(|(entry, position)| entry.logged(position, stamp)).collect())
+}
+
+/// Raises the epoch of everyone and writes the row that says so, all under one lock.
+pub(super) async fn append_everyone(
+    transaction: &Transaction,
+    stamp: Stamp,
+) -> Result<LoggedChange, Failure> {
+    let engine = transaction.get_database_backend();
+    let (time, nonce, kind) = (stamp.time.as_millis(), nonce(stamp), ChangeKind::EveryoneEnded.as_i16());
+    let statement = match engine {
+        DbBackend::Postgres => {
+            let sql = format!(
+                "WITH head AS ({RAISE_EVERYONE}, everyone_time = $1 WHERE id = 1 RETURNING position, everyone_epoch) \
+                 INSERT INTO change_log (position, epoch, create_time, nonce, kind) \
+                 SELECT position, everyone_epoch, $1, $2, $3 FROM head RETURNING position, epoch"
+            );
+            Statement::from_sql_and_values(engine, sql, [time.into(), nonce.into(), kind.into()])
+        }
+        DbBackend::Sqlite => {
+            let sql = format!(
+                "{RAISE_EVERYONE}, everyone_time = ? WHERE id = 1 RETURNING position, everyone_epoch"
+            );
+            let head = Statement::from_sql_and_values(engine, sql, [time.into()]);
+            let row = transaction.query_one_raw(head).await?.ok_or_else(headless)?;
+            let (position, epoch): (i64, i64) =
+                (row.try_get("", "position")?, row.try_get("", "everyone_epoch")?);
+            let sql = "INSERT INTO change_log (position, epoch, create_time, nonce, kind) VALUES (?, ?, ?, ?, ?) \
+                       RETURNING position, epoch";
+            let values = [position.into(), epoch.into(), time.into(), nonce.into(), kind.into()];
+            Statement::from_sql_and_values(engine, sql, values)
+        }
+        // The trigger of the table raises the epoch and tells it in the row.
+        _ => {
+            let sql = "INSERT INTO change_log (position, create_time, nonce, kind) VALUES (0, ?, ?, ?) \
+                       RETURNING position, epoch";
+            Statement::from_sql_and_values(engine, sql, [time.into(), nonce.into(), kind.into()])
+        }
+    };
+    let row = transaction.query_one_raw(statement).await?.ok_or_else(headless)?;
+    let (position, epoch) = (row.try_get("", "position")?, row.try_get("", "epoch")?);
+    let entry = Entry { kind: ChangeKind::EveryoneEnded, user: None, session: None, epoch };
+    Ok(entry.logged(position, stamp))
+}
+
+/// The rows behind `after`, in order and without a hole.
+///
+/// MariaDB opens a read view by looking at one running transaction after the other, so a change may show while the one
+/// before it does not yet. What lies behind such a hole is left to the next read. Where already the first row is not the
+/// next one, either the rows before it were deleted long ago, or they do not show yet; a second read, in which everything
+/// before that row does show, tells which.
+pub(super) async fn after(db: &Pool, after: Position, limit: u32) -> Result<Vec<LoggedChange>, Failure> {
+    let next = after.max(Position::ZERO).as_i64().saturating_add(1);
+    let mut rows = rows_from(db, next, limit).await?;
+    if rows.first().is_some_and(|row| row.position != next) {
+        rows = rows_from(db, next, limit).await?;
+    }
+    let first = rows.first().map_or(next, |row| row.position);
+    let whole = rows.iter().zip(first..).take_while(|(row, expected)| row.position == *expected);
+    whole.map(|(row, _)| read(row)).collect()
+}
+
+async fn rows_from(db: &Pool, first: i64, limit: u32) -> Result<Vec<change_log::Model>, Failure> {
+    let rows = change_log::Entity::find()
+        .filter(change_log::Column::Position.gte(first))
+        .order_by_asc(change_log::Column::Position)
+        .limit(u64::from(limit));
+    Ok(rows.all(db).await?)
+}
+
+const COLUMNS: &str = "position, nonce, kind, user_id, session_id, epoch, create_time";
+const RAISE_EVERYONE: &str =
+    "UPDATE log_head SET position = position + 1, everyone_epoch = everyone_epoch + 1";
+
+/// The values of the rows, numbered from `first`.
+fn values(entries: &[Entry], first: i64, stamp: Stamp) -> Vec<Value> {
+    let numbered = entries.iter().zip(first..);
+    let row = |(entry, number): (&Entry, i64)| -> [Value; 7] {
+        [
+            number.into(),
+            nonce(stamp).into(),
+            entry.kind.as_i16().into(),
+            entry.user.into(),
+            entry.session.into(),
+            entry.epoch.into(),
+            stamp.time.as_millis().into(),
+        ]
+    };
+    numbered.flat_map(row).collect()
+}
+
+fn nonce(stamp: Stamp) -> Vec<u8> {
+    stamp.nonce.0.to_vec()
+}
+
+/// The placeholder of one value; PostgreSQL numbers them.
+pub(super) fn placeholder(number: usize, engine: DbBackend) -> String {
+    if engine == DbBackend::Postgres { format!("${number}") } else { "?".to_owned() }
+}
+
+/// `(?, ?), (?, ?)` for rows of `width` values; PostgreSQL counts its placeholders from `first`.
+pub(super) fn placeholders(rows: usize, width: usize, first: usize, engine: DbBackend) -> String {
+    let mut text = String::new();
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { "), (" });
+        for column in 0..width {
+            let comma = if column == 0 { "" } else { ", " };
+            let written = match engine {
+                DbBackend::Postgres => write!(text, "{comma}${}", first + row * width + column),
+                _ => write!(text, "{comma}?"),
+            };
+            written.expect("a string takes any text");
+        }
+    }
+    text.push(')');
+    text
+}
+
+/// Reads a row.
+pub(super) fn read(row: &change_log::Model) -> Result<LoggedChange, Failure> {
+    let corrupt =
+        |column: &str| Failure::Corrupt(format!("table change_log, position {}: {column}", row.position));
+    Ok(LoggedChange {
+        position: Position::from_i64(row.position),
+        nonce: Nonce(row.nonce.as_slice().try_into().map_err(|_| corrupt("nonce"))?),
+        kind: ChangeKind::from_i16(row.kind).ok_or_else(|| corrupt("kind"))?,
+        user: row.user_id.map(UserId::from_uuid),
+        session: row.session_id.map(SessionId::from_uuid),
+        epoch: row.epoch.map(Epoch::from_i64),
+        time: UnixMillis::from_millis(row.create_time),
+    })
+}

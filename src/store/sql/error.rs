@@ -1,0 +1,173 @@
+//! What can go wrong in the database, sorted by what it means: for the operator who starts a node ([`OpenError`]), and
+//! for one step of the store (`Failure`).
+//!
+//! No text here holds a password, a hash or what somebody typed. MariaDB repeats values in its messages ("Duplicate entry
+//! 'bob'"), so of its errors only the numbers are told; the others name tables and columns.
+
+use std::path::PathBuf;
+
+use sea_orm::sqlx::error::DatabaseError;
+use sea_orm::sqlx::mysql::MySqlDatabaseError;
+use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlxError};
+
+use crate::store::StoreError;
+
+/// Why a database cannot be used. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL does not name a database.
+    #[error("the database URL cannot be used: {0}")]
+    BadUrl(String),
+    /// Nobody answers, or the server refuses.
+    #[error(
+        "the database cannot be reached: {0}; check that it runs, and the host, user and password of the URL"
+    )]
+    Unreachable(String),
+    /// The server is of a kind or version that does not keep what is promised.
+    #[error("the database server cannot be used: {0}")]
+    Unsupported(String),
+    /// No schema at all.
+    #[error("the database holds no Latchkey schema: run `latchkey migrate up`")]
+    SchemaMissing,
+    /// The schema is older than this binary.
+    #[error("the database schema lacks {}: run `latchkey migrate up`", .pending.join(", "))]
+    SchemaBehind {
+        /// The migrations to apply.
+        pending: Vec<String>,
+    },
+    /// The schema is newer, and says that this binary cannot work with it.
+    #[error("the database schema was changed by a newer Latchkey ({}): run that version", .unknown.join(", "))]
+    SchemaAhead {
+        /// The migrations that this binary does not know.
+        unknown: Vec<String>,
+    },
+    /// Another process has the SQLite file.
+    #[error("another process uses {}: stop it, or use PostgreSQL or MariaDB to run several nodes", .0.display())]
+    Taken(PathBuf),
+    /// The database is on another machine, and the connection to it would not be verified.
+    #[error("the connection to {host} would not be protected: write `{setting}` into the database URL")]
+    InsecureTransport {
+        /// The host of the URL.
+        host: String,
+        /// What the URL lacks.
+        setting: &'static str,
+    },
+}
+
+/// Why one attempt at a step failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection broke, or no answer came in time. Nothing was committed.
+    Lost(String),
+    /// The database gave way to another transaction. Nothing was committed; again is worth a try.
+    GaveWay(String),
+    /// The server is a replica, or takes no writes for another reason. Nothing was committed, and what it says is not to be
+    /// decided on.
+    NotPrimary,
+    /// The database refused. Nothing was committed.
+    Refused(String),
+    /// The caller was told already that nothing changed, so nothing was committed.
+    Abandoned,
+    /// COMMIT was sent, and its answer was lost.
+    Commit(String),
+    /// A row holds what no version of this program wrote.
+    Corrupt(String),
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Lost(why) | Failure::GaveWay(why) | Failure::Refused(why) => Self::Unavailable(why),
+            Failure::NotPrimary => {
+                Self::Unavailable("the database server takes no writes: it is not the primary".to_owned())
+            }
+            Failure::Abandoned => Self::Unavailable("no answer in time".to_owned()),
+            Failure::Commit(why) => Self::OutcomeUnknown(why),
+            Failure::Corrupt(what) => Self::Corrupt(what),
+        }
+    }
+}
+
+impl From<DbErr> for Failure {
+    fn from(error: DbErr) -> Self {
+        let text = describe(&error);
+        match &error {
+            DbErr::ConnectionAcquire(_) => Self::Lost(text),
+            DbErr::Type(_) | DbErr::Json(_) | DbErr::TryIntoErr { .. } => Self::Corrupt(text),
+            DbErr::Conn(why) | DbErr::Exec(why) | DbErr::Query(why) => match why {
+                RuntimeErr::SqlxError(error) => of_sqlx(error, text),
+                RuntimeErr::Internal(_) => Self::Lost(text),
+            },
+            _ => Self::Refused(text),
+        }
+    }
+}
+
+fn of_sqlx(error: &SqlxError, text: String) -> Failure {
+    match error {
+        SqlxError::Database(refusal) => match refusal.code().as_deref() {
+            // PostgreSQL and MariaDB: serialization failure, deadlock. SQLite: busy, and busy with an old snapshot.
+            Some("40001" | "40P01" | "5" | "517") => Failure::GaveWay(text),
+            // PostgreSQL: the server shuts down, crashed, or starts.
+            Some("57P01" | "57P02" | "57P03") => Failure::Lost(text),
+            // The transaction is read-only, on both; and MariaDB's server, which says no more than that an option forbids it.
+            Some("25006") => Failure::NotPrimary,
+            _ if is_read_only_server(refusal.as_ref()) => Failure::NotPrimary,
+            _ => Failure::Refused(text),
+        },
+        SqlxError::ColumnDecode { .. }
+        | SqlxError::ColumnNotFound(_)
+        | SqlxError::Decode(_)
+        | SqlxError::TypeNotFound { .. } => Failure::Corrupt(text),
+        _ => Failure::Lost(text),
+    }
+}
+
+/// MariaDB's `ER_OPTION_PREVENTS_STATEMENT` and `ER_READ_ONLY_MODE`.
+fn is_read_only_server(refusal: &dyn DatabaseError) -> bool {
+    let error = refusal.try_downcast_ref::<MySqlDatabaseError>();
+    error.is_some_and(|error| matches!(error.number(), 1290 | 1836))
+}
+
+/// Whether a connection turned out to be dead, which another one need not be. Not that there was none.
+pub(super) fn is_of_dead_connection(error: &DbErr) -> bool {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(why))
+        | DbErr::Exec(RuntimeErr::SqlxError(why))
+        | DbErr::Query(RuntimeErr::SqlxError(why)) => matches!(of_sqlx(why, String::new()), Failure::Lost(_)),
+        _ => false,
+    }
+}
+
+/// The error in words that may go into a log.
+pub(super) fn describe(error: &DbErr) -> String {
+    match error {
+        DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => "no free connection in time".to_owned(),
+        DbErr::Conn(RuntimeErr::SqlxError(why))
+        | DbErr::Exec(RuntimeErr::SqlxError(why))
+        | DbErr::Query(RuntimeErr::SqlxError(why)) => describe_sqlx(why),
+        other => other.to_string(),
+    }
+}
+
+/// The error in words for the operator who starts a node: no statement with values was sent yet, so a server's own words
+/// may be shown ("Access denied for user").
+pub(super) fn describe_at_start(error: &DbErr) -> String {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(why))
+        | DbErr::Exec(RuntimeErr::SqlxError(why))
+        | DbErr::Query(RuntimeErr::SqlxError(why)) => why.to_string(),
+        other => describe(other),
+    }
+}
+
+fn describe_sqlx(error: &SqlxError) -> String {
+    match error {
+        SqlxError::Database(refusal) => match refusal.try_downcast_ref::<MySqlDatabaseError>() {
+            Some(error) => format!("error {} ({})", error.number(), error.code().unwrap_or("HY000")),
+            None => format!("{} ({})", refusal.message(), refusal.code().unwrap_or_default()),
+        },
+        SqlxError::ColumnDecode { index, .. } => format!("column {index} holds a value of another type"),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,261 @@
+//! The schema of a database: whether this binary can work with it, and how it is brought up to date.
+//!
+//! PostgreSQL and MariaDB are migrated only on demand, under a lock that the server gives to one at a time; a node that
+//! starts only reads. SQLite belongs to one process, which migrates it when it starts.
+
+use std::future::Future;
+use std::time::Duration;
+
+use migrations::{BREAKING_SUFFIX, Migrator, MigratorTrait as _};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait as _,
+};
+
+use super::error::{OpenError, describe_at_start};
+use super::file_lock::FileLock;
+use super::limits::SqlLimits;
+use super::places::Places;
+use super::pool;
+use super::target::Target;
+
+/// How long a migration may take as a whole, the wait for another node's included.
+const MIGRATE_TIMEOUT: Duration = Duration::from_mins(15);
+/// How long one migration waits for another to end.
+const MIGRATE_LOCK_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// One migration of a database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MigrationStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether the database has seen it.
+    pub applied: bool,
+}
+
+/// Brings the schema up to date and answers what was applied. Only one at a time does so; others wait for it.
+pub async fn migrate_up(url: &str, limits: SqlLimits) -> Result<Vec<String>, OpenError> {
+    let target = Target::parse(url)?;
+    let _held = match &target {
+        Target::Sqlite(_, Some(file)) => Some(FileLock::take(file)?),
+        _ => None,
+    };
+    migrate(&target, limits).await
+}
+
+/// All migrations, those that this binary knows and those that only the database knows. Only reads.
+pub async fn migration_status(url: &str, limits: SqlLimits) -> Result<Vec<MigrationStatus>, OpenError> {
+    let target = match Target::parse(url)? {
+        // Asking about a file must not create it.
+        Target::Sqlite(_, Some(file)) if !file.path.exists() => return Ok(status(&[])),
+        Target::Sqlite(options, file) => Target::Sqlite(options.create_if_missing(false), file),
+        target => target,
+    };
+    let pool = pool::open(&target, &limits);
+    let applied = in_time(&target, limits, read_applied(&target, &pool)).await;
+    pool::close(&Places::Common(pool)).await;
+    Ok(status(&applied?.unwrap_or_default()))
+}
+
+/// Checks, only reading, that this binary can work with the database, and answers the migrations it does not know.
+pub(super) async fn check(
+    target: &Target,
+    pool: &DatabaseConnection,
+    limits: SqlLimits,
+) -> Result<Vec<String>, OpenError> {
+    match in_time(target, limits, read_applied(target, pool)).await? {
+        None => Err(OpenError::SchemaMissing),
+        Some(applied) => compare(&applied),
+    }
+}
+
+/// Migrates a database that nobody else uses, or whose server keeps others out meanwhile.
+pub(super) async fn migrate(target: &Target, limits: SqlLimits) -> Result<Vec<String>, OpenError> {
+    // Building an index takes as long as it takes, and all must happen on the connection that holds the lock.
+    let patient = SqlLimits {
+        connections_max: 1,
+        statement_timeout: MIGRATE_TIMEOUT,
+        lock_timeout: MIGRATE_LOCK_TIMEOUT,
+        acquire_timeout: limits.connect_timeout,
+        ..limits
+    };
+    let pool = pool::open(target, &patient);
+    let applied = match tokio::time::timeout(MIGRATE_TIMEOUT, up(target, &pool)).await {
+        Ok(applied) => applied,
+        Err(_) => Err(OpenError::Unreachable(format!("{}: the migration took too long", target.describe()))),
+    };
+    pool::close(&Places::Common(pool)).await;
+    applied
+}
+
+/// Makes the schema of a database that lives and dies with its one connection.
+pub(super) async fn migrate_in_memory(target: &Target, pool: &DatabaseConnection) -> Result<(), OpenError> {
+    up(target, pool).await.map(|_| ())
+}
+
+/// MariaDB commits at each statement whatever is begun; there the transaction only keeps everything on one connection.
+async fn up(target: &Target, pool: &DatabaseConnection) -> Result<Vec<String>, OpenError> {
+    let unreachable = |error: DbErr| unreachable(target, &error);
+    let options = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    let transaction = pool.begin_with_options(options).await.map_err(unreachable)?;
+    check_server(target, &transaction).await?;
+    if !lock(&transaction).await.map_err(unreachable)? {
+        let busy = format!("{}: another migration runs on it and does not end", target.describe());
+        return Err(OpenError::Unreachable(busy));
+    }
+    let before = migrations::applied(&transaction).await.map_err(unreachable)?.unwrap_or_default();
+    let pending = match compare(&before) {
+        Ok(_) => return Ok(Vec::new()),
+        Err(OpenError::SchemaBehind { pending }) => pending,
+        Err(other) => return Err(other),
+    };
+    Migrator::up(&transaction, None).await.map_err(unreachable)?;
+    unlock(&transaction).await.map_err(unreachable)?;
+    transaction.commit().await.map_err(unreachable)?;
+    Ok(pending)
+}
+
+/// Waits until nobody else migrates this database. SQLite's transaction itself is that lock.
+async fn lock(transaction: &DatabaseTransaction) -> Result<bool, DbErr> {
+    let engine = transaction.get_database_backend();
+    match engine {
+        DbBackend::Sqlite => Ok(true),
+        DbBackend::Postgres => {
+            // The number is "latchkey" in ASCII. The lock ends with the transaction.
+            transaction.execute_unprepared("SELECT pg_advisory_xact_lock(7809651199139603833)").await?;
+            Ok(true)
+        }
+        _ => {
+            let sql = "SELECT COALESCE(GET_LOCK(CONCAT('latchkey.', MD5(DATABASE())), 60), 0) = 1 AS taken";
+            let row = transaction.query_one_raw(Statement::from_string(engine, sql)).await?;
+            row.map_or(Ok(false), |row| Ok(row.try_get::<i32>("", "taken")? == 1))
+        }
+    }
+}
+
+async fn unlock(transaction: &DatabaseTransaction) -> Result<(), DbErr> {
+    if transaction.get_database_backend() == DbBackend::MySql {
+        transaction.execute_unprepared("DO RELEASE_LOCK(CONCAT('latchkey.', MD5(DATABASE())))").await?;
+    }
+    Ok(())
+}
+
+async fn read_applied(target: &Target, pool: &DatabaseConnection) -> Result<Option<Vec<String>>, OpenError> {
+    check_server(target, pool).await?;
+    migrations::applied(pool).await.map_err(|error| unreachable(target, &error))
+}
+
+async fn check_server<C: ConnectionTrait>(target: &Target, db: &C) -> Result<(), OpenError> {
+    let engine = db.get_database_backend();
+    let sql = match engine {
+        DbBackend::Sqlite => return Ok(()),
+        DbBackend::Postgres => "SELECT current_setting('server_version') AS version",
+        _ => "SELECT VERSION() AS version",
+    };
+    let version = async {
+        let row = db.query_one_raw(Statement::from_string(engine, sql)).await?;
+        row.map_or_else(|| Ok(String::new()), |row| row.try_get("", "version"))
+    };
+    let version = version.await.map_err(|error| unreachable(target, &error))?;
+    check_version(engine, &version)
+}
+
+/// PostgreSQL makes random UUIDs itself since 13. MariaDB answers what it inserted since 10.5; MySQL never does.
+fn check_version(engine: DbBackend, version: &str) -> Result<(), OpenError> {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    let version_number: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let (fits, needed) = match engine {
+        DbBackend::Sqlite => (true, ""),
+        DbBackend::Postgres => (version_number >= (13, 0), "PostgreSQL 13 or later is needed"),
+        _ => {
+            let fits = version.contains("MariaDB") && version_number >= (10, 5);
+            (fits, "MariaDB 10.5 or later is needed, and MySQL is not enough")
+        }
+    };
+    if fits { Ok(()) } else { Err(OpenError::Unsupported(format!("it is version {version}; {needed}"))) }
+}
+
+async fn in_time<T>(
+    target: &Target,
+    limits: SqlLimits,
+    answer: impl Future<Output = Result<T, OpenError>>,
+) -> Result<T, OpenError> {
+    match tokio::time::timeout(limits.connect_timeout, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(OpenError::Unreachable(format!("{} does not answer", target.describe()))),
+    }
+}
+
+/// What a database that has seen `applied` lacks, or has on top.
+fn compare(applied: &[String]) -> Result<Vec<String>, OpenError> {
+    let known = migrations::known();
+    let unknown: Vec<_> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
+    let pending: Vec<_> = known.into_iter().filter(|name| !applied.contains(name)).collect();
+    // Where the database both lacks something and has something newer, this binary cannot mend it either.
+    if unknown.iter().any(|name| name.ends_with(BREAKING_SUFFIX))
+        || (!unknown.is_empty() && !pending.is_empty())
+    {
+        return Err(OpenError::SchemaAhead { unknown });
+    }
+    if pending.is_empty() { Ok(unknown) } else { Err(OpenError::SchemaBehind { pending }) }
+}
+
+fn status(applied: &[String]) -> Vec<MigrationStatus> {
+    let known = migrations::known();
+    let unknown = applied.iter().filter(|name| !known.contains(name)).cloned().collect::<Vec<_>>();
+    let all = known.into_iter().chain(unknown);
+    all.map(|name| MigrationStatus { applied: applied.contains(&name), name }).collect()
+}
+
+fn unreachable(target: &Target, error: &DbErr) -> OpenError {
+    let place = target.describe();
+    OpenError::Unreachable(match error {
+        DbErr::ConnectionAcquire(_) => format!("{place} does not answer"),
+        error => format!("{place}: {}", describe_at_start(error)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_newer_schema_is_taken_unless_it_says_otherwise() {
+        let known = migrations::known();
+        let with = |more: &[&str]| [known.clone(), names(more)].concat();
+        assert!(compare(&known).is_ok_and(|unknown| unknown.is_empty()));
+        assert!(compare(&with(&["m9999_more"])).is_ok_and(|unknown| unknown == ["m9999_more"]));
+        assert!(matches!(compare(&with(&["m9999_breaking"])), Err(OpenError::SchemaAhead { .. })));
+        assert!(matches!(compare(&[]), Err(OpenError::SchemaBehind { pending }) if pending == known));
+        assert!(matches!(compare(&names(&["m9999_more"])), Err(OpenError::SchemaAhead { .. })));
+    }
+
+    #[test]
+    fn a_server_that_keeps_less_is_refused() {
+        let fits = |engine, version| check_version(engine, version).is_ok();
+        assert!(fits(DbBackend::Postgres, "15.18 (Debian 15.18-0+deb12u1)"));
+        assert!(fits(DbBackend::Postgres, "18beta1"));
+        assert!(!fits(DbBackend::Postgres, "12.22"));
+        assert!(fits(DbBackend::MySql, "10.11.19-MariaDB-0+deb12u1"));
+        assert!(fits(DbBackend::MySql, "11.4.2-MariaDB"));
+        assert!(!fits(DbBackend::MySql, "10.4.34-MariaDB"));
+        assert!(!fits(DbBackend::MySql, "8.4.3"));
+        assert!(!fits(DbBackend::MySql, ""));
+    }
+
+    #[test]
+    fn the_status_lists_what_either_side_knows() {
+        let mut applied = migrations::known();
+        applied.push("m9999_more".to_owned());
+        assert!(status(&applied).iter().all(|migration| migration.applied));
+        assert_eq!(status(&applied).len(), applied.len());
+        assert!(status(&[]).iter().all(|migration| !migration.applied));
+    }
+}

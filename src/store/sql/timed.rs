@@ -1,0 +1,63 @@
+//! A connection whose every statement is answered in time or given up, so that no step waits for a silent server.
+//!
+//! Only the statement is given up here. The transaction around it is dropped later by its owner, with nothing in flight.
+
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
+
+/// A pool or a transaction, with a time limit on each statement.
+#[derive(Debug)]
+pub(super) struct Timed<C> {
+    connection: C,
+    limit: Duration,
+}
+
+impl<C> Timed<C> {
+    /// Gives each statement on `connection` at most `limit`.
+    pub(super) fn new(connection: C, limit: Duration) -> Self {
+        Self { connection, limit }
+    }
+
+    /// The connection itself.
+    pub(super) fn into_inner(self) -> C {
+        self.connection
+    }
+}
+
+/// What `answer` says, or that it took longer than `limit`.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, DbErr>> + Send,
+) -> Result<T, DbErr> {
+    let too_late = |_| {
+        let why = format!("no answer within {} ms", limit.as_millis());
+        DbErr::Conn(RuntimeErr::Internal(why))
+    };
+    tokio::time::timeout(limit, answer).await.map_err(too_late)?
+}
+
+#[async_trait]
+impl<C: ConnectionTrait + Send> ConnectionTrait for Timed<C> {
+    fn get_database_backend(&self) -> DbBackend {
+        self.connection.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        in_time(self.limit, self.connection.execute_raw(statement)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        in_time(self.limit, self.connection.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        in_time(self.limit, self.connection.query_one_raw(statement)).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        in_time(self.limit, self.connection.query_all_raw(statement)).await
+    }
+}

@@ -1,0 +1,165 @@
+//! ValidateSession: is this session good, and whose is it?
+//!
+//! The answer comes from memory: no allocation, no lock, no I/O. What memory does not know is read into it, and then it
+//! is asked again from the start, lease first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::App;
+use crate::domain::client::Client;
+use crate::domain::id::SessionId;
+use crate::domain::login_name::LoginName;
+use crate::domain::refusal::Refusal;
+use crate::domain::session::{BindingVerdict, EndReason, Session};
+use crate::domain::time::UnixMillis;
+use crate::domain::token::GenuineToken;
+use crate::live::table::{GoodSession, LookUp};
+use crate::store::{EndTarget, Ending};
+
+/// How often a session is read that changes again and again while it is.
+const READS_MAX: u32 = 5;
+
+/// A session that is good, and whose it is.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The session.
+    pub session: Session,
+    /// The login of its user.
+    pub login: LoginName,
+}
+
+/// The same in memory, for as long as an answer is made of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Validated<'t> {
+    /// The session and its user.
+    pub good: &'t GoodSession<'t>,
+    /// Whether the person proved who they are recently enough for sensitive acts.
+    pub fresh: bool,
+}
+
+/// What else is asked of the session.
+#[derive(Clone, Debug, Default)]
+pub struct Demands {
+    /// The device that presents it, if the caller says.
+    pub client: Option<Client>,
+    /// How long ago the person may have proved who they are, at most.
+    pub max_auth_age: Option<Duration>,
+}
+
+/// What memory answers.
+enum Asked<T> {
+    /// The session is good, and meets what was demanded.
+    Good(T),
+    /// It was used from another device and has to end.
+    Ends(SessionId),
+    /// The database has to be asked.
+    Miss,
+}
+
+/// The same at once, for whoever presents nothing but a token: none where memory does not know, and
+/// [`validate_session`] has to be asked.
+pub fn validate_at_once<T>(
+    app: &App,
+    token: &str,
+    answer: impl FnOnce(Validated<'_>) -> T,
+) -> Result<Option<T>, Refusal> {
+    let genuine = app.keys.verify(token).map_err(|_| Refusal::SessionTokenInvalid)?;
+    match ask_memory(app, &genuine, &Demands::default(), answer)? {
+        Asked::Good(answer) => Ok(Some(answer)),
+        Asked::Ends(_) | Asked::Miss => Ok(None),
+    }
+}
+
+/// Makes an answer of the session if it is good; counts as a use of it.
+pub async fn validate_session<T>(
+    app: &Arc<App>,
+    token: &str,
+    demands: &Demands,
+    answer: impl Fn(Validated<'_>) -> T,
+) -> Result<T, Refusal> {
+    let genuine = app.keys.verify(token).map_err(|_| Refusal::SessionTokenInvalid)?;
+    for _ in 0..READS_MAX {
+        match ask_memory(app, &genuine, demands, &answer)? {
+            Asked::Good(answer) => return Ok(answer),
+            Asked::Ends(session) => {
+                end_elsewhere(app, session).await?;
+                return Err(Refusal::SessionBindingMismatch);
+            }
+            Asked::Miss => {
+                app.fleet.fill(genuine.digest).await?;
+            }
+        }
+    }
+    Err(super::overtaken())
+}
+
+/// The session and whose it is, for whoever goes on to work with them; counts as a use of it.
+pub async fn standing(app: &Arc<App>, token: &str, demands: &Demands) -> Result<Standing, Refusal> {
+    let copy = |validated: Validated<'_>| Standing {
+        session: validated.good.to_session(),
+        login: validated.good.user_encoded().login(),
+    };
+    validate_session(app, token, demands, copy).await
+}
+
+/// Asks memory. The expiry that the token itself bears comes before all that memory says, and needs no lease. The clock is
+/// read once where the session is good: behind the lease and before the session.
+fn ask_memory<T>(
+    app: &App,
+    genuine: &GenuineToken,
+    demands: &Demands,
+    answer: impl FnOnce(Validated<'_>) -> T,
+) -> Result<Asked<T>, Refusal> {
+    let meet = |good: &GoodSession<'_>, now: UnixMillis| {
+        if now >= genuine.expire_time {
+            return Err(Refusal::SessionExpired);
+        }
+        meet(app, good, demands, now, answer)
+    };
+    let told = match app.fleet.look_up(&genuine.digest, meet) {
+        Some(LookUp::Good(asked)) => return asked,
+        Some(LookUp::Over(death)) => Err(death.into()),
+        Some(LookUp::NotKnown) => Err(Refusal::SessionTokenInvalid),
+        Some(LookUp::Miss) => Ok(Asked::Miss),
+        None => Err(Refusal::LeaseLost),
+    };
+    if app.now()? >= genuine.expire_time { Err(Refusal::SessionExpired) } else { told }
+}
+
+/// What is demanded of a session that is good.
+fn meet<T>(
+    app: &App,
+    good: &GoodSession<'_>,
+    demands: &Demands,
+    now: UnixMillis,
+    answer: impl FnOnce(Validated<'_>) -> T,
+) -> Result<Asked<T>, Refusal> {
+    let policy = &app.session_policy;
+    let verdict =
+        demands.client.as_ref().map_or(BindingVerdict::Same, |client| good.bound_to(client, policy.binding));
+    if verdict == BindingVerdict::Ends {
+        return Ok(Asked::Ends(good.id()));
+    }
+    let age = now.since(good.authenticate_time());
+    // Whoever asks for freshness gets none from another device, however lately the person proved who they are.
+    let too_old = |max: Duration| verdict == BindingVerdict::NotFresh || age > max;
+    if demands.max_auth_age.is_some_and(too_old) {
+        return Err(Refusal::ReauthenticationRequired);
+    }
+    good.note_use(now);
+    let fresh = verdict == BindingVerdict::Same && age < policy.fresh_window;
+    Ok(Asked::Good(answer(Validated { good, fresh })))
+}
+
+/// Ends a session that was used from another device under strong binding.
+async fn end_elsewhere(app: &Arc<App>, session: SessionId) -> Result<(), Refusal> {
+    let (writer, stamp) = (Arc::clone(app), app.stamp()?);
+    let ending = Ending { target: EndTarget::Session(session), reason: EndReason::BindingMismatch };
+    app.tasks
+        .run(async move {
+            writer.fleet.end(ending, stamp).await?;
+            Ok(())
+        })
+        .await
+}

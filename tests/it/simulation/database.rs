@@ -1,0 +1,401 @@
+//! A model of the database: what is committed is there at once and in the order of its numbers, until a fail-over loses
+//! the last commits and numbers are given again.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use latchkey::domain::change::{ChangeKind, LoggedChange};
+use latchkey::domain::id::{Epoch, LogId, NodeId, Nonce, Position, SessionId, UserId};
+use latchkey::domain::session::{EndReason, Ended, Session};
+use latchkey::domain::time::UnixMillis;
+use latchkey::domain::token::TokenDigest;
+use latchkey::domain::user::{User, UserState};
+use latchkey::live::keeper::{Fill, Filled};
+use latchkey::mutation::Mutation;
+use latchkey::store::coordination::{Joined, NodeRow, NodeState, Polled, Roster};
+use latchkey::store::{Change, Credentials};
+use uuid::Uuid;
+
+use super::clock::Moment;
+use super::people;
+
+/// What takes validity away, or changes a user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Revocation {
+    Session(SessionId),
+    User(UserId, Option<SessionId>),
+    Password(UserId, Option<SessionId>),
+    Disable(UserId),
+    Enable(UserId),
+    Everyone,
+}
+
+/// A transaction that was begun and is not committed yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun {
+    what: Revocation,
+    /// Only in the broken variant: numbers are not given at the commit, but like those of a sequence.
+    number: Option<Position>,
+}
+
+/// The database server.
+#[derive(Clone, Debug)]
+pub struct Database {
+    state: State,
+    /// What was before each of the last commits, the oldest first.
+    before: VecDeque<State>,
+    /// How many of them are kept.
+    kept_max: usize,
+    /// Whether it takes writes.
+    pub is_primary: bool,
+    nonces: u64,
+    sequence: Position,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    log: LogId,
+    head: Position,
+    lease: Duration,
+    everyone: Epoch,
+    // Shared with the states of before, as long as nothing in it changes.
+    rows: Rc<BTreeMap<Position, LoggedChange>>,
+    users: Rc<BTreeMap<UserId, User>>,
+    sessions: Rc<BTreeMap<TokenDigest, Session>>,
+    digests: Rc<BTreeMap<SessionId, TokenDigest>>,
+    nodes: BTreeMap<NodeId, NodeRow>,
+}
+
+impl Database {
+    /// One that gives leases of `lease`, knows so many users, and can lose up to `kept_max` commits.
+    pub fn new(lease: Duration, users: usize, kept_max: usize) -> Self {
+        let users = (0..users).map(people::user).map(|user| (user.id, user)).collect();
+        let state = State {
+            log: LogId::from_uuid(Uuid::from_u128(1)),
+            head: Position::ZERO,
+            lease,
+            everyone: Epoch::FIRST,
+            rows: Rc::default(),
+            users: Rc::new(users),
+            sessions: Rc::default(),
+            digests: Rc::default(),
+            nodes: BTreeMap::new(),
+        };
+        let (before, is_primary, nonces, sequence) = (VecDeque::new(), true, 0, Position::ZERO);
+        Self { state, before, kept_max, is_primary, nonces, sequence }
+    }
+
+    /// Loses the last `lost` commits, of whatever kind, and says which rows of the log were among them.
+    pub fn fail_over(&mut self, lost: usize) -> HashSet<Nonce> {
+        let keep = self.before.len().saturating_sub(lost);
+        let Some(state) = self.before.drain(keep..).next() else { return HashSet::new() };
+        let had = self.nonces();
+        self.state = state;
+        &had - &self.nonces()
+    }
+
+    /// Whether the session is there, ended or not.
+    pub fn knows(&self, session: SessionId) -> bool {
+        self.state.digests.contains_key(&session)
+    }
+
+    /// Adds the row of a node. It is never lost: whoever revokes cannot wait for a node that nobody has heard of.
+    pub fn insert_node(&mut self, id: NodeId, now: Moment) {
+        self.before.clear();
+        let (applied, join_time) = (self.state.head, time(now));
+        let (state, name) = (NodeState::Live, String::new());
+        let row = NodeRow { id, name, state, applied, join_time, heard_time: join_time, evict_time: None };
+        self.state.nodes.insert(id, row);
+    }
+
+    /// Where a node that joined starts.
+    pub fn start(&self) -> Joined {
+        let position = self.state.head;
+        let nonce = self.state.rows.get(&position).map(|row| row.nonce);
+        Joined { log: self.state.log, position, nonce }
+    }
+
+    /// What a poll reads.
+    pub fn poll(&self, node: NodeId, from: Position, limit: usize, now: Moment) -> Polled {
+        let state = &self.state;
+        Polled {
+            log: state.log,
+            head: state.head,
+            lease: state.lease,
+            everyone_epoch: state.everyone,
+            node: state.nodes.get(&node).map(|row| row.state),
+            is_primary: self.is_primary,
+            time: time(now),
+            rows: state.rows.range(from..).take(limit).map(|(_, row)| row.clone()).collect(),
+        }
+    }
+
+    /// Moves the position of a node forward, if the log holds the row that it applied last.
+    pub fn acknowledge(&mut self, node: NodeId, applied: Position, nonce: Option<Nonce>, now: Moment) {
+        let held = self.state.rows.get(&applied).map(|row| row.nonce);
+        if nonce.is_some() && nonce != held {
+            return;
+        }
+        self.begin_commit();
+        if let Some(row) = self.state.nodes.get_mut(&node) {
+            row.applied = row.applied.max(applied);
+            row.heard_time = time(now);
+        }
+    }
+
+    /// Removes the row of a node.
+    pub fn leave(&mut self, node: NodeId) {
+        self.begin_commit();
+        self.state.nodes.remove(&node);
+    }
+
+    /// The nodes.
+    pub fn nodes(&self, now: Moment) -> Roster {
+        let nodes = self.state.nodes.values().cloned().collect();
+        Roster { time: time(now), head: self.state.head, lease: self.state.lease, nodes }
+    }
+
+    /// Marks a silent node.
+    pub fn mark_evicting(&mut self, node: NodeId, heard_before: UnixMillis, now: Moment) {
+        self.begin_commit();
+        let row = self.state.nodes.get_mut(&node);
+        let silent = |row: &&mut NodeRow| row.state == NodeState::Live && row.heard_time < heard_before;
+        if let Some(row) = row.filter(silent) {
+            row.state = NodeState::Evicting;
+            row.evict_time = Some(time(now));
+        }
+    }
+
+    /// Removes the row of an evicting node.
+    pub fn remove_evicted(&mut self, node: NodeId) {
+        self.begin_commit();
+        if self.state.nodes.get(&node).is_some_and(|row| row.state == NodeState::Evicting) {
+            self.state.nodes.remove(&node);
+        }
+    }
+
+    /// What a sign-in decides on.
+    pub fn credentials(&self, user: UserId) -> Credentials {
+        let user = self.state.users[&user].clone();
+        let (everyone_epoch, position) = (self.state.everyone, self.state.head);
+        Credentials { user, password_hash: None, everyone_epoch, position }
+    }
+
+    /// Adds a session.
+    pub fn create_session(&mut self, digest: TokenDigest, session: Session) {
+        self.begin_commit();
+        Rc::make_mut(&mut self.state.digests).insert(session.id, digest);
+        Rc::make_mut(&mut self.state.sessions).insert(digest, session);
+    }
+
+    /// Reads sessions for memory.
+    pub fn read(&self, asked: &[TokenDigest]) -> Fill {
+        let find = |digest: &TokenDigest| {
+            let session = self.state.sessions.get(digest)?.clone();
+            let user = self.state.users.get(&session.user_id).cloned();
+            Some(Filled { digest: *digest, session, user })
+        };
+        Fill {
+            position: self.state.head,
+            everyone_epoch: self.state.everyone,
+            asked: asked.to_vec(),
+            found: asked.iter().filter_map(find).collect(),
+        }
+    }
+
+    /// Gives the log another name, as after a restore from a backup of the first moment, and ends everyone's sessions.
+    pub fn start_new_log(&mut self, now: Moment) {
+        self.state.log = LogId::from_uuid(Uuid::from_u128(2));
+        self.state.everyone = Epoch::FIRST;
+        for user in Rc::make_mut(&mut self.state.users).values_mut() {
+            (user.credential_epoch, user.password_epoch) = (Epoch::FIRST, Epoch::FIRST);
+        }
+        self.revoke(Revocation::Everyone, now);
+    }
+
+    /// Begins a revocation.
+    pub fn begin(&mut self, what: Revocation) -> Begun {
+        let number = Mutation::NumberFromASequence.is_on().then(|| {
+            self.sequence = self.sequence.next();
+            self.sequence
+        });
+        Begun { what, number }
+    }
+
+    /// Commits it. What is in force already writes nothing.
+    pub fn commit(&mut self, begun: Begun, now: Moment) -> Change {
+        self.begin_commit();
+        let row = |kind, user, session, epoch| Some((kind, user, session, epoch));
+        let entry = match begun.what {
+            Revocation::Session(id) => self.end_one(id, now).then(|| {
+                let user = self.session(id).map(|session| session.user_id);
+                (ChangeKind::SessionEnded, user, Some(id), None)
+            }),
+            Revocation::User(id, except) => {
+                let (kept, epoch) = self.end_all(id, except, EndReason::Revoked, now);
+                row(ChangeKind::UserSessionsEnded, Some(id), kept, Some(epoch))
+            }
+            Revocation::Password(id, except) => {
+                let (kept, epoch) = self.end_all(id, except, EndReason::CredentialsChanged, now);
+                self.user_mut(id).password_epoch = epoch;
+                row(ChangeKind::PasswordChanged, Some(id), kept, Some(epoch))
+            }
+            Revocation::Disable(id) if self.user_mut(id).state == UserState::Active => {
+                let (_, epoch) = self.end_all(id, None, EndReason::UserDisabled, now);
+                self.user_mut(id).state = UserState::Disabled;
+                row(ChangeKind::UserDisabled, Some(id), None, Some(epoch))
+            }
+            Revocation::Disable(_) => None,
+            Revocation::Enable(id) => {
+                let user = self.user_mut(id);
+                user.state = UserState::Active;
+                let epoch = user.credential_epoch;
+                row(ChangeKind::UserChanged, Some(id), None, Some(epoch))
+            }
+            Revocation::Everyone => {
+                self.state.everyone = self.state.everyone.next();
+                row(ChangeKind::EveryoneEnded, None, None, Some(self.state.everyone))
+            }
+        };
+        let rows: Vec<_> = entry.into_iter().map(|entry| self.append(entry, begun.number, now)).collect();
+        Change { ended: 0, position: rows.last().map_or(self.state.head, |row| row.position), rows }
+    }
+
+    /// Begins a revocation and commits it.
+    pub fn revoke(&mut self, what: Revocation, now: Moment) -> Change {
+        let begun = self.begin(what);
+        self.commit(begun, now)
+    }
+
+    /// Writes again what was lost.
+    pub fn write_again(&mut self, lost: &[LoggedChange], now: Moment) {
+        self.begin_commit();
+        for change in lost {
+            self.write_one_again(change, now);
+        }
+    }
+
+    fn write_one_again(&mut self, change: &LoggedChange, now: Moment) {
+        let entry = match (change.kind, change.user, change.session, change.epoch) {
+            (ChangeKind::SessionEnded, user, Some(session), _) => {
+                self.end_one(session, now).then_some((change.kind, user, Some(session), None))
+            }
+            (ChangeKind::UserChanged, Some(_), ..) => Some((change.kind, change.user, None, change.epoch)),
+            (ChangeKind::EveryoneEnded, .., Some(epoch)) if self.state.everyone < epoch => {
+                self.state.everyone = epoch;
+                Some((change.kind, None, None, Some(epoch)))
+            }
+            (kind, Some(user), except, Some(epoch)) if self.user_mut(user).credential_epoch < epoch => {
+                let reason = if kind == ChangeKind::PasswordChanged {
+                    EndReason::CredentialsChanged
+                } else {
+                    EndReason::Revoked
+                };
+                let before = Epoch::from_i64(epoch.as_i64() - 1);
+                let kept = self.end_all_from(user, before, except, reason, now);
+                if kind == ChangeKind::PasswordChanged {
+                    self.user_mut(user).password_epoch = epoch;
+                }
+                if kind == ChangeKind::UserDisabled {
+                    self.user_mut(user).state = UserState::Disabled;
+                }
+                Some((kind, Some(user), kept, Some(epoch)))
+            }
+            _ => None,
+        };
+        if let Some(entry) = entry {
+            self.append(entry, None, now);
+        }
+    }
+
+    fn append(
+        &mut self,
+        (kind, user, session, epoch): (ChangeKind, Option<UserId>, Option<SessionId>, Option<Epoch>),
+        number: Option<Position>,
+        now: Moment,
+    ) -> LoggedChange {
+        let position = number.unwrap_or_else(|| self.state.head.next());
+        self.nonces += 1;
+        let nonce = Nonce(self.nonces.to_le_bytes());
+        let row = LoggedChange { position, nonce, kind, user, session, epoch, time: time(now) };
+        self.state.head = self.state.head.max(position);
+        Rc::make_mut(&mut self.state.rows).insert(position, row.clone());
+        row
+    }
+
+    fn session(&self, id: SessionId) -> Option<&Session> {
+        self.state.digests.get(&id).and_then(|digest| self.state.sessions.get(digest))
+    }
+
+    fn user_mut(&mut self, id: UserId) -> &mut User {
+        Rc::make_mut(&mut self.state.users).get_mut(&id).expect("users are never removed")
+    }
+
+    fn end_one(&mut self, id: SessionId, now: Moment) -> bool {
+        let digest = self.state.digests.get(&id).copied();
+        let session = digest.and_then(|digest| Rc::make_mut(&mut self.state.sessions).get_mut(&digest));
+        let Some(session) = session.filter(|session| session.ended.is_none()) else { return false };
+        session.ended = Some(Ended { time: time(now), reason: EndReason::Revoked });
+        true
+    }
+
+    fn end_all(
+        &mut self,
+        id: UserId,
+        except: Option<SessionId>,
+        reason: EndReason,
+        now: Moment,
+    ) -> (Option<SessionId>, Epoch) {
+        let before = self.user_mut(id).credential_epoch;
+        let kept = self.end_all_from(id, before, except, reason, now);
+        (kept, before.next())
+    }
+
+    /// Ends all sessions of a user, who has the epoch behind `before` from then on.
+    fn end_all_from(
+        &mut self,
+        id: UserId,
+        before: Epoch,
+        except: Option<SessionId>,
+        reason: EndReason,
+        now: Moment,
+    ) -> Option<SessionId> {
+        let (epoch, everyone, current) =
+            (before.next(), self.state.everyone, self.user_mut(id).credential_epoch);
+        let mut kept = None;
+        for session in
+            Rc::make_mut(&mut self.state.sessions).values_mut().filter(|session| session.user_id == id)
+        {
+            let stands = session.user_epoch == current && session.everyone_epoch == everyone;
+            if session.ended.is_some() {
+            } else if stands && Some(session.id) == except {
+                session.user_epoch = epoch;
+                kept = except;
+            } else {
+                session.ended = Some(Ended { time: time(now), reason });
+            }
+        }
+        self.user_mut(id).credential_epoch = epoch;
+        kept
+    }
+
+    /// Something is committed: what was before is kept, as far as it can be lost.
+    fn begin_commit(&mut self) {
+        if self.kept_max > 0 {
+            self.before.push_back(self.state.clone());
+            if self.before.len() > self.kept_max {
+                self.before.pop_front();
+            }
+        }
+    }
+
+    fn nonces(&self) -> HashSet<Nonce> {
+        self.state.rows.values().map(|row| row.nonce).collect()
+    }
+}
+
+/// What the database's clock shows.
+pub fn time(now: Moment) -> UnixMillis {
+    people::NOW.plus(now.age())
+}

@@ -1,0 +1,158 @@
+//! Where a story is played by hand: whoever tells it decides when a question is asked, when the database answers it and
+//! when the answer comes.
+
+use std::time::Duration;
+
+use latchkey::fleet::barrier::Barrier;
+use latchkey::fleet::follower::{Asked, Refused};
+use latchkey::fleet::member::Next;
+use latchkey::live::keeper::{Fill, MemoryLimits};
+use latchkey::store::coordination::Polled;
+
+use super::clock::{Moment, NodeClock, RIGHT};
+use super::database::{Database, Revocation};
+use super::node::{Node, Verdict};
+use super::people;
+
+/// How long a lease is.
+pub const LEASE: Duration = Duration::from_secs(4);
+/// How much memory holds.
+pub const LIMITS: MemoryLimits = MemoryLimits { sessions_max: 1_000, dead_max: 1_000, changes_max: 1_000 };
+
+/// The world of a story.
+pub struct Stage {
+    pub db: Database,
+    pub nodes: Vec<Node>,
+    pub now: Moment,
+    /// Rows that a poll reads at most.
+    pub page: usize,
+    joins: usize,
+}
+
+impl Stage {
+    /// So many nodes that have joined and hold a lease. There are three users, with the sessions of their number.
+    pub fn new(nodes: usize) -> Self {
+        let (db, now) = (Database::new(LEASE, 3, 100), Moment::default());
+        let mut stage = Self { db, nodes: Vec::new(), now, page: 100, joins: 0 };
+        for number in 0..3 {
+            let credentials = stage.db.credentials(people::user_id(number));
+            stage.db.create_session(people::digest(number), people::session(number, &credentials));
+        }
+        for at in 0..nodes {
+            stage.nodes.push(Node::new(NodeClock::new(RIGHT, LEASE, now), LIMITS));
+            stage.join(at);
+            stage.poll(at);
+        }
+        stage
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, millis: u64) {
+        self.now = self.now.plus(Duration::from_millis(millis));
+    }
+
+    /// A node leaves, writes again what was lost, and joins anew, as the driver does it.
+    pub fn join(&mut self, node: usize) {
+        let lost = self.nodes[node].member.to_write_again();
+        if let Some(before) = self.nodes[node].member.leave() {
+            self.db.leave(before);
+        }
+        self.db.write_again(&lost, self.now);
+        self.joins += 1;
+        let id = people::node_id(self.joins);
+        self.db.insert_node(id, self.now);
+        self.nodes[node].joined(id, self.db.start());
+    }
+
+    /// A node asks the log.
+    pub fn ask(&self, node: usize) -> Asked {
+        self.nodes[node].ask(self.now).expect("it has joined")
+    }
+
+    /// The database answers.
+    pub fn answer(&self, node: usize, asked: Asked) -> Polled {
+        let id = self.nodes[node].member.node().expect("it has joined");
+        self.db.poll(id, asked.from, self.page, self.now)
+    }
+
+    /// The answer comes.
+    pub fn hear(&mut self, node: usize, asked: Asked, polled: &Polled) -> Result<Next, Refused> {
+        self.nodes[node].hear(asked, polled, self.now)
+    }
+
+    /// The acknowledgement reaches the database, and its answer comes.
+    pub fn acknowledge(&mut self, node: usize, next: Next) {
+        if let Next::Acknowledge(position) = next {
+            let id = self.nodes[node].member.node().expect("it has joined");
+            let nonce = self.nodes[node].member.nonce();
+            self.db.acknowledge(id, position, nonce, self.now);
+            self.nodes[node].acknowledged(position, self.now);
+        }
+    }
+
+    /// All of that at once.
+    pub fn poll(&mut self, node: usize) {
+        let asked = self.ask(node);
+        let polled = self.answer(node, asked);
+        let next = self.hear(node, asked, &polled).expect("nothing is wrong with the log");
+        self.acknowledge(node, next);
+    }
+
+    /// The database reads a session for memory.
+    pub fn read(&self, session: usize) -> Fill {
+        self.db.read(&[people::digest(session)])
+    }
+
+    /// Memory takes in what was read since the node is in the fleet.
+    pub fn fill(&mut self, node: usize, fill: Fill) {
+        let reader = self.nodes[node].member.node();
+        self.nodes[node].fill(reader, fill, self.now);
+    }
+
+    /// All nodes know the session.
+    pub fn fill_everywhere(&mut self, session: usize) {
+        for node in 0..self.nodes.len() {
+            let read = self.read(session);
+            self.fill(node, read);
+            assert_eq!(self.look_up(node, session), Verdict::Good);
+        }
+    }
+
+    /// Asks a node about a session.
+    pub fn look_up(&self, node: usize, session: usize) -> Verdict {
+        self.nodes[node].look_up(session, self.now)
+    }
+
+    /// A node commits a revocation; it returns when the barrier stands.
+    pub fn revoke(&mut self, node: usize, what: Revocation) -> Barrier {
+        let change = self.db.revoke(what, self.now);
+        self.nodes[node].committed(&change.rows, change.position, self.now, self.now)
+    }
+
+    /// Whether the barrier stands.
+    pub fn stands(&self, node: usize, barrier: &mut Barrier) -> bool {
+        let node = &self.nodes[node];
+        let roster = self.db.nodes(self.now);
+        barrier.others_stand(node.member.node(), &roster).is_some()
+            || barrier.is_waited_out(node.boottime(self.now))
+    }
+
+    /// Nothing else happens until the barrier stands. From then on nobody accepts the session.
+    #[track_caller]
+    pub fn returns(&mut self, node: usize, barrier: &mut Barrier, session: usize) {
+        let begun = self.now;
+        while !self.stands(node, barrier) {
+            self.pass(10);
+            assert!(self.now - begun < 3 * LEASE, "a revocation returns in the end");
+        }
+        self.assert_nobody_accepts(session);
+    }
+
+    /// Nobody accepts the session.
+    #[track_caller]
+    pub fn assert_nobody_accepts(&self, session: usize) {
+        for node in 0..self.nodes.len() {
+            assert_ne!(self.look_up(node, session), Verdict::Good, "node {node} at {:?}", self.now);
+        }
+    }
+}

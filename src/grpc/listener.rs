@@ -45,8 +45,12 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LOCAL_RESETS_MAX: usize = 256;
 /// Streams that a client may break before they were looked at; with more, its connection is closed (CVE-2023-44487).
 const UNSEEN_RESETS_MAX: usize = 20;
-const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+/// Bytes of a stream that may wait to be read.
+const STREAM_WINDOW_BYTES: u32 = 32 * 1024;
+/// Bytes of a connection that may wait to be read. h2 closes a connection with `too_many_data_frames` once the DATA frames
+/// that wait on it fall short of 256 bytes each by more than half of this, in all. The window of a stream holds 546 questions
+/// of 60 bytes, each in a frame of its own as most clients send them, which fall short by 107 KB: two such streams may wait.
+const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 /// Connections refused for each line of the log about it.
 const REFUSED_PER_LOG_LINE: u64 = 1_000;
 /// How long to wait after the machine has no room for one more connection.

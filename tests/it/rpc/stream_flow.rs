@@ -22,6 +22,7 @@ use crate::support::interposed_store::{Fault, shut_gate};
 use crate::support::raw_call::framed;
 use crate::support::server::{LEASE, TestServer};
 use crate::support::verdicts::{question, verdict_of};
+use crate::support::waiting::eventually;
 
 fn asked(tag: u64, token: &str) -> v1::StreamValidateSessionsRequest {
     v1::StreamValidateSessionsRequest { tag, question: Some(question(token)) }
@@ -121,4 +122,58 @@ async fn who_does_not_read_the_answers_is_not_asked_for_more_questions() {
         read += frame.into_data().expect("answers").len();
     }
     assert!(sent.load(Ordering::Relaxed) > before);
+}
+
+#[tokio::test]
+async fn small_frames_that_wait_do_not_break_the_connection() {
+    // Each question is a frame by itself, as gRPC clients of other languages send them, and there are more of them than the
+    // window of a stream takes.
+    const QUESTIONS: usize = 2_000;
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let server = TestServer::start(&database).await;
+    let ada = server.add_bare_user("ada").await;
+    let token = server.open_session(&ada).await.session_token;
+    server.make_stale(&ada).await;
+    let (gate, fault) = shut_gate();
+    server.faults.set("sessions_by_digest", fault);
+
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let uri = format!("http://{}/latchkey.v1.AuthService/StreamValidateSessions", server.address);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let (token, sent) = (token.clone(), Arc::clone(&sent));
+        let questions = stream::iter(1..).take(QUESTIONS).map(move |tag| {
+            sent.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(Frame::data(framed(&asked(tag, &token).encode_to_vec())))
+        });
+        let request = Request::post(&uri).version(Version::HTTP_2).header("content-type", "application/grpc");
+        let request = request.header("te", "trailers").body(StreamBody::new(questions.boxed()));
+        let answer = client.request(request.expect("a request")).await.expect("the server answers");
+        streams.push(answer.into_body());
+    }
+    eventually("the windows are full of questions", async || {
+        let before = sent.load(Ordering::Relaxed);
+        for _ in 0..20 {
+            server.validate("no token").await.expect_err("refused");
+        }
+        before > 2 * 300 && before == sent.load(Ordering::Relaxed)
+    })
+    .await;
+    assert!(sent.load(Ordering::Relaxed) < 2 * QUESTIONS, "nobody waits");
+    server.faults.clear();
+    gate.add_permits(Semaphore::MAX_PERMITS);
+    for answers in streams {
+        let mut body = answers.collect().await.expect("the stream is whole").to_bytes();
+        let mut tags = 1..;
+        while !body.is_empty() {
+            let head = body.split_to(5);
+            let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+            let message = body.split_to(usize::try_from(len).expect("a length"));
+            let answer = v1::StreamValidateSessionsResponse::decode(message).expect("an answer");
+            assert_eq!(Some(answer.tag), tags.next());
+            verdict_of(answer).expect("good");
+        }
+        assert_eq!(tags.start, 1 + QUESTIONS as u64);
+    }
 }

@@ -126,7 +126,7 @@ impl Asked {
 /// Sends a request and reads all that comes back.
 pub async fn exchange(server: &TestServer, asked: &Asked) -> Told {
     in_time(&asked.what, async {
-        let response = asked.send(server).await.expect("the server answers");
+        let response = asked.send(server).await.unwrap_or_else(|error| panic!("{}: {error:?}", asked.what));
         let mut told = read(response).await;
         if asked.path == STREAM {
             told.frames = 0;

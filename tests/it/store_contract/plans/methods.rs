@@ -8,16 +8,15 @@ use latchkey::domain::session::EndReason;
 use latchkey::domain::time::UnixMillis;
 use latchkey::domain::token::{KeyFingerprint, KeyId, TokenDigest};
 use latchkey::domain::user::{User, UserState};
+use latchkey::host::{SystemEntropy, random};
 use latchkey::store::coordination::Coordination as _;
 use latchkey::store::sql::SqlStore;
 use latchkey::store::{
-    Change, ChangeKind, EndTarget, Ending, LoggedChange, NewSession, PasswordChange, Result, SessionKey,
-    Store, UpdateUser, UserChange, UserKey,
+    Change, ChangeKind, CreateUser, EndTarget, Ending, LoggedChange, NewSession, NewUser, PasswordChange,
+    Result, SessionKey, Store, UpdateUser, UserChange, UserKey,
 };
 
-use super::super::samples::{
-    NO_CAP, NOW, add, add_user, at, hash, new_node, new_session, new_user, raw_login, stamp,
-};
+use super::super::samples::{NO_CAP, NOW, add, at, hash, new_node, new_session, new_user, raw_login, stamp};
 
 /// The names of the calls; `call` has an arm for each.
 pub const METHODS: [&str; 39] = [
@@ -71,18 +70,33 @@ pub struct Subject {
 impl Subject {
     /// Adds the user of one method.
     pub async fn add(store: &dyn Store, method: &str) -> Self {
-        let user = add_user(store, method).await;
+        let CreateUser::Created(user) =
+            store.create_user(user_off_the_middle(method)).await.expect("an answer")
+        else {
+            panic!("a fresh user is created");
+        };
         let mut sessions = Vec::new();
         for second in 0..3 {
-            let mut new = new_session(&user, at(second));
-            // Far from the middle of all digests, which is spoilt.
-            new.digest.0[0] %= 64;
+            let mut new = off_the_middle(&user, at(second));
             new.session.client = Client::parse("192.0.2.1", "Browser/1.0", "").expect("a client");
             add(store, new.clone()).await;
             sessions.push(new);
         }
-        Self { user, sessions }
+        Self { user: *user, sessions }
     }
+}
+
+/// A user whose id comes before those of the crowd; what lies in the middle of them is spoilt.
+fn user_off_the_middle(login: &str) -> NewUser {
+    let earlier = NOW.minus(Duration::from_secs(1));
+    NewUser { id: UserId::mint(earlier, random(&SystemEntropy)), ..new_user(login) }
+}
+
+/// A session of `user`, whose digest lies far from the middle of all digests, which is spoilt.
+fn off_the_middle(user: &User, time: UnixMillis) -> NewSession {
+    let mut new = new_session(user, time);
+    new.digest.0[0] %= 64;
+    new
 }
 
 impl Subject {
@@ -130,8 +144,10 @@ async fn call_users(
             .register_token_keys(&[(KeyId(1), KeyFingerprint([1; 16]))], now)
             .await
             .map(|taken| taken.is_none()),
-        "create_user" => store.create_user(new_user("one more")).await.map(|_| true),
-        "create_user that is refused" => store.create_user(new_user(user.login.key())).await.map(|_| true),
+        "create_user" => store.create_user(user_off_the_middle("one more")).await.map(|_| true),
+        "create_user that is refused" => {
+            store.create_user(user_off_the_middle(user.login.key())).await.map(|_| true)
+        }
         "user by id" => store.user(UserKey::Id(user.id)).await.map(|found| found.is_some()),
         "user by login" => store.user(by_login).await.map(|found| found.is_some()),
         "credentials by id" => store.credentials(UserKey::Id(user.id)).await.map(|found| found.is_some()),
@@ -151,7 +167,7 @@ async fn call_users(
         }
         "change_password" => {
             let verified_epoch = user.credential_epoch;
-            let mut session = new_session(user, now);
+            let mut session = off_the_middle(user, now);
             session.session.user_epoch = verified_epoch.next();
             let change = PasswordChange { verified_epoch, hash: hash("x"), session };
             store.change_password(change, stamp(now)).await.map(|change| ended(change, 3))
@@ -211,11 +227,12 @@ async fn call_sessions(
     };
     match method {
         "create_session" => {
-            store.create_session(new_session(user, now), NO_CAP, stamp(now)).await.map(|_| true)
+            store.create_session(off_the_middle(user, now), NO_CAP, stamp(now)).await.map(|_| true)
         }
-        "create_session above the cap" => {
-            store.create_session(new_session(user, now), 2, stamp(now)).await.map(|change| ended(change, 2))
-        }
+        "create_session above the cap" => store
+            .create_session(off_the_middle(user, now), 2, stamp(now))
+            .await
+            .map(|change| ended(change, 2)),
         "session by id" => store.session(SessionKey::Id(id)).await.map(|found| found.is_some()),
         "session by digest" => store.session(SessionKey::Digest(digest)).await.map(|found| found.is_some()),
         "sessions_of_user" => {
@@ -225,7 +242,7 @@ async fn call_sessions(
         "end_sessions by digest" => end(EndTarget::Digest(digest), 1).await,
         "end_sessions of a user" => end(EndTarget::User { user: user.id, except: Some(id) }, 2).await,
         "replace_session" => {
-            let new = new_session(user, now);
+            let new = off_the_middle(user, now);
             store.replace_session(id, new, stamp(now)).await.map(|change| ended(change, 1))
         }
         "touch_sessions" => {

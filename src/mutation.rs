@@ -92,6 +92,9 @@ mod tests {
         for mutation in Mutation::ALL {
             assert!(named.contains(&format!("{mutation:?}").as_str()), "{mutation:?} is not in the list");
         }
+        let known = |name: &str| Mutation::ALL.iter().any(|mutation| format!("{mutation:?}") == name);
+        let unknown: Vec<_> = named.iter().filter(|name| **name != "#" && !known(name)).collect();
+        assert!(unknown.is_empty(), "no such mutation: {unknown:?}");
     }
 
     #[test]

@@ -160,7 +160,7 @@ pub struct Password {
     /// Threads that hash passwords; 0 means all processors but one.
     #[config(default = 0)]
     pub hash_threads: u32,
-    /// Hashes that may wait; one more is answered `OVERLOADED` at once.
+    /// Hashes that may wait; one more is answered `STORE_UNAVAILABLE` at once.
     #[config(default = 500)]
     pub hash_queue_len_max: u32,
 }

@@ -14,4 +14,5 @@ pub mod refusal;
 pub mod session;
 pub mod time;
 pub mod token;
+mod token_mac;
 pub mod user;

@@ -52,7 +52,7 @@ pub enum Refusal {
     },
     /// This node cannot know the latest state. Ask another; this is not a log-out.
     LeaseLost,
-    /// The database does not answer; nothing was changed. Ask again; this is not a log-out.
+    /// The database does not answer, or does not keep up; nothing was changed. Ask again; this is not a log-out.
     StoreUnavailable,
     /// The write may or may not be in force. Repeating it is safe.
     OutcomeUnknown,

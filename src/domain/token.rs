@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::time::UnixMillis;
+use super::token_mac::{SIGNED_LEN, TokenMac};
 
 /// What every token starts with; secret scanners look for it.
 pub const PREFIX: &str = "lk1_";
@@ -26,10 +27,9 @@ pub const KEY_LEN: usize = 32;
 pub const KEYS_MAX: usize = 8;
 
 const TAG_LEN: usize = 16;
-const RAW_LEN: usize = 1 + 4 + SECRET_LEN + TAG_LEN;
+const RAW_LEN: usize = SIGNED_LEN + TAG_LEN;
 /// Characters of a whole token.
 pub const TEXT_LEN: usize = PREFIX.len() + (RAW_LEN * 4).div_ceil(3);
-const MAC_CONTEXT: &[u8] = b"latchkey/session/v1";
 const FINGERPRINT_CONTEXT: &[u8] = b"latchkey/token-key-fingerprint/v1";
 
 /// The secret that a client presents. Shown once, never stored, never logged.
@@ -95,17 +95,14 @@ pub struct KeyFingerprint(pub [u8; 16]);
 pub struct TokenKey {
     id: KeyId,
     bytes: Zeroizing<[u8; KEY_LEN]>,
-    mac: Hmac<Sha256>,
-    /// The same, and it has taken in what the MAC of every token begins with.
-    of_token: Hmac<Sha256>,
+    mac: TokenMac,
 }
 
 impl TokenKey {
     /// A key of the given number.
     pub fn new(id: KeyId, bytes: [u8; KEY_LEN]) -> Self {
-        let mac = Hmac::<Sha256>::new_from_slice(&bytes).expect("HMAC takes a key of any length");
-        let of_token = mac.clone().chain_update(MAC_CONTEXT);
-        Self { id, bytes: Zeroizing::new(bytes), mac, of_token }
+        let bytes = Zeroizing::new(bytes);
+        Self { id, mac: TokenMac::new(&bytes), bytes }
     }
 
     /// The key's number.
@@ -115,15 +112,17 @@ impl TokenKey {
 
     /// What the database may know of this key.
     pub fn fingerprint(&self) -> KeyFingerprint {
-        let full = self.mac.clone().chain_update(FINGERPRINT_CONTEXT).finalize().into_bytes();
+        let mac =
+            Hmac::<Sha256>::new_from_slice(self.bytes.as_slice()).expect("HMAC takes a key of any length");
+        let full = mac.chain_update(FINGERPRINT_CONTEXT).finalize().into_bytes();
         let mut half = [0; 16];
         half.copy_from_slice(&full[..16]);
         KeyFingerprint(half)
     }
 
     /// Tag and digest of the first bytes (key id, expiry, secret) of a token.
-    fn tag_and_digest(&self, signed: &[u8]) -> ([u8; TAG_LEN], TokenDigest) {
-        let full = self.of_token.clone().chain_update(signed).finalize().into_bytes();
+    fn tag_and_digest(&self, signed: &[u8; SIGNED_LEN]) -> ([u8; TAG_LEN], TokenDigest) {
+        let full = self.mac.of(signed);
         let (mut tag, mut digest) = ([0; TAG_LEN], [0; 16]);
         tag.copy_from_slice(&full[..TAG_LEN]);
         digest.copy_from_slice(&full[TAG_LEN..]);
@@ -267,8 +266,8 @@ impl KeyRing {
         raw[0] = key.id.0;
         raw[1..5].copy_from_slice(&seconds.to_be_bytes());
         raw[5..5 + SECRET_LEN].copy_from_slice(secret);
-        let (tag, digest) = key.tag_and_digest(&raw[..RAW_LEN - TAG_LEN]);
-        raw[RAW_LEN - TAG_LEN..].copy_from_slice(&tag);
+        let (tag, digest) = key.tag_and_digest(signed(&raw));
+        raw[SIGNED_LEN..].copy_from_slice(&tag);
         let mut text = Zeroizing::new(String::with_capacity(TEXT_LEN));
         text.push_str(PREFIX);
         URL_SAFE_NO_PAD.encode_string(raw.as_slice(), &mut text);
@@ -294,15 +293,20 @@ impl KeyRing {
         let expire_time = UnixMillis::from_millis(i64::from(seconds) * 1_000);
         let key = self.keys.iter().find(|key| key.id.0 == raw[0]);
         let key = key.ok_or(NotGenuine::UnknownKey { expire_time })?;
-        let (tag, digest) = key.tag_and_digest(&raw[..RAW_LEN - TAG_LEN]);
+        let (tag, digest) = key.tag_and_digest(signed(&raw));
         let mut told = [0; TAG_LEN];
-        told.copy_from_slice(&raw[RAW_LEN - TAG_LEN..]);
+        told.copy_from_slice(&raw[SIGNED_LEN..]);
         // In constant time, and as one number, since byte by byte takes sixteen times as long.
         if !bool::from(u128::from_le_bytes(tag).ct_eq(&u128::from_le_bytes(told))) {
             return Err(NotGenuine::Forged);
         }
         Ok(GenuineToken { digest, expire_time })
     }
+}
+
+/// What the tag of a token stands for.
+fn signed(raw: &[u8; RAW_LEN]) -> &[u8; SIGNED_LEN] {
+    raw.first_chunk().expect("the tag comes last")
 }
 
 fn parse_key(entry: &str) -> Option<TokenKey> {

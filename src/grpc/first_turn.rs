@@ -4,6 +4,7 @@
 //! Whatever is not done after that turn goes on in a task of its own, as every request would otherwise.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -51,7 +52,9 @@ impl<C: Future> Future for Served<'_, C> {
                 return ended;
             }
             for mut work in this.now.drain(..) {
-                if work.as_mut().poll(cx).is_pending() {
+                // One that panics ends alone, as it would in a task of its own.
+                let turn = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+                if matches!(turn, Ok(Poll::Pending)) {
                     TokioExecutor::new().execute(work);
                 }
             }

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::first_turn::{FirstTurns, Served};
 use super::front::Front;
+use super::one_piece::OnePiece;
 use crate::telemetry::Metrics;
 
 /// Bounds on what clients may take.
@@ -119,7 +120,7 @@ async fn connection(
         return Err("speaks no HTTP/2".to_owned());
     }
     let (read, write) = stream.into_split();
-    let stream = tokio::io::join(PREFACE.chain(read), write);
+    let stream = tokio::io::join(PREFACE.chain(read), OnePiece::new(write));
     let turns = FirstTurns::default();
     let mut builder = http2::Builder::new(turns.clone());
     builder

@@ -12,6 +12,7 @@ pub mod front;
 pub mod lean;
 pub mod listener;
 pub mod observe;
+pub mod one_piece;
 mod page;
 pub mod proto;
 pub mod refused_message;

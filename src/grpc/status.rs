@@ -160,7 +160,7 @@ pub fn message(refusal: &Refusal) -> String {
         Refusal::Overloaded { .. } => "this node has too much work; wait or ask another",
         Refusal::LeaseLost => "this node cannot know the latest state; this is not a log-out",
         Refusal::StoreUnavailable => {
-            "the database does not answer, nothing was changed; this is not a log-out"
+            "the database does not answer, or does not keep up; nothing was changed; this is not a log-out"
         }
         Refusal::OutcomeUnknown => {
             "the change may or may not be in force; repeating it is safe where the method says so"

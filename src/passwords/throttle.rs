@@ -67,7 +67,7 @@ pub struct ThrottlePolicy {
 }
 
 impl Default for ThrottlePolicy {
-    /// 10 a minute and 20 at once per login, 60 and 120 per network, 6000 and 6000 in all; 100 000 keys (10 MB).
+    /// 10 a minute and 20 at once per login, 60 and 120 per network, 6000 and 600 in all; 100 000 keys (10 MB).
     fn default() -> Self {
         const fn count(attempts: u32) -> NonZeroU32 {
             NonZeroU32::new(attempts).expect("is not zero")
@@ -75,7 +75,7 @@ impl Default for ThrottlePolicy {
         Self {
             per_login: Budget::of(count(10), count(20)),
             per_address: Budget::of(count(60), count(120)),
-            global: Budget::of(count(6_000), count(6_000)),
+            global: Budget::of(count(6_000), count(600)),
             keys_max: 100_000,
         }
     }

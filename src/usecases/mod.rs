@@ -44,9 +44,6 @@ use crate::store::{Stamp, Store, StoreError};
 /// When a full queue of passwords to hash is worth trying again.
 const RETRY_HASHING: Duration = Duration::from_secs(1);
 
-/// When a session that could not be read is worth another try.
-const RETRY_FILL: Duration = Duration::from_millis(100);
-
 /// When somebody is worth another try who was overtaken by other changes of the same user, time and again.
 const RETRY_OVERTAKEN: Duration = Duration::from_secs(1);
 
@@ -141,8 +138,9 @@ fn overtaken() -> Refusal {
 impl From<NotFilled> for Refusal {
     fn from(why: NotFilled) -> Self {
         match why {
-            NotFilled::TooMany => Self::Overloaded { retry_after: RETRY_FILL },
-            NotFilled::StoreUnavailable => Self::StoreUnavailable,
+            // Not OVERLOADED: who asks about a session is to ask again, or another node, as in every other case in which
+            // this one cannot know.
+            NotFilled::TooMany | NotFilled::StoreUnavailable => Self::StoreUnavailable,
             NotFilled::Corrupt => Self::Internal,
             NotFilled::Stopped => Self::LeaseLost,
         }

@@ -91,7 +91,8 @@ pub async fn validate_session<T>(
             }
         }
     }
-    Err(super::overtaken())
+    // It changed with each read: this node cannot know the latest state.
+    Err(Refusal::StoreUnavailable)
 }
 
 /// The session and whose it is, for whoever goes on to work with them; counts as a use of it.

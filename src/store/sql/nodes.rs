@@ -19,8 +19,14 @@ use crate::domain::time::UnixMillis;
 use crate::store::coordination::{Joined, NewNode, NodeRow, NodeState, Roster};
 
 /// Adds a node. It knows nothing yet, so nothing that was committed before is missing from its memory.
+///
+/// Its row is on the disk before it is answered, unlike all else that goes over the connection of a follower: were it lost
+/// with the server, nobody would wait for the node while its lease still holds.
 pub(super) async fn insert(transaction: &Transaction, node: Arc<NewNode>) -> Result<Verdict<()>, Failure> {
     let engine = transaction.get_database_backend();
+    if engine == DbBackend::Postgres {
+        transaction.execute_unprepared("SET LOCAL synchronous_commit TO on").await?;
+    }
     let now = now(engine);
     let [id, name, state] = [1, 2, 3].map(|number| placeholder(number, engine));
     let sql = format!(

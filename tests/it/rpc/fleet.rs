@@ -198,7 +198,7 @@ async fn too_many_questions_for_the_database_are_refused_at_once() {
     let waits = server.validate(one.expose());
     let meanwhile = async {
         server.faults.asked_for("sessions_by_digest", 1).await;
-        assert_refused(server.validate(other.expose()).await, Code::ResourceExhausted, "OVERLOADED");
+        assert_refused(server.validate(other.expose()).await, Code::Unavailable, "STORE_UNAVAILABLE");
         gate.add_permits(1);
     };
     let (answer, ()) = tokio::join!(waits, meanwhile);

@@ -18,6 +18,7 @@ on_each_engine![
     a_runtime_of_its_own_may_poll_and_go_away,
     a_database_in_memory_does_it_all_on_its_one_connection,
     who_was_closed_is_refused,
+    a_node_is_on_the_disk_before_it_holds_a_lease,
 ];
 on_each_server![a_crowd_of_callers_keeps_nobody_from_polling, a_connection_that_is_cut_is_replaced];
 
@@ -141,4 +142,34 @@ async fn cut_all_others(db: &TestDatabase, raw: &crate::support::databases::Raw)
         // It may be gone by now.
         let _ = raw.try_run(&format!("KILL {id}")).await;
     }
+}
+
+/// PostgreSQL alone can be told not to wait for its disk, and is, for what keeps a lease alive. That a node is there is
+/// another matter: were its row lost, nobody would wait for it.
+async fn a_node_is_on_the_disk_before_it_holds_a_lease(db: &TestDatabase) {
+    if db.engine() != Engine::Postgres {
+        return;
+    }
+    let (store, raw, node) = (db.open().await, db.raw().await, new_node("a"));
+    for statement in [
+        "CREATE TABLE waits (what TEXT, waits TEXT)",
+        "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO waits VALUES (TG_OP, current_setting('synchronous_commit')); RETURN NEW; END $$",
+        "CREATE TRIGGER tell BEFORE INSERT OR UPDATE ON nodes FOR EACH ROW EXECUTE FUNCTION tell()",
+    ] {
+        raw.run(statement).await;
+    }
+    store.join(node.clone()).await.expect("joined");
+    store.acknowledge(node.id, Position::ZERO, None).await.expect("acknowledged");
+    let count = async |what: &str, waits: &str| {
+        raw.number(&format!("SELECT COUNT(*) FROM waits WHERE what = '{what}' AND waits = '{waits}'")).await
+    };
+    assert_eq!((count("INSERT", "on").await, count("INSERT", "off").await), (1, 0));
+    assert_eq!(
+        count("UPDATE", "off").await,
+        1,
+        "what is acknowledged does not wait, or this test sees nothing"
+    );
+    raw.close().await;
+    store.close().await;
 }

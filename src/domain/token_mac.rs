@@ -1,0 +1,125 @@
+//! The MAC of a token: HMAC-SHA-256 (RFC 2104) of a message that is always equally long.
+//!
+//! It is taken on each request of every other service, and it is most of what checking a session costs. So the padding of
+//! FIPS 180-4 (section 5.1.1) is worked out here once, and what is left for each token is three turns of the library's
+//! compression function, on blocks that are filled in place: less than half the time of the library's own HMAC, whose bytes
+//! these are.
+
+use sha2::block_api::compress256;
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// What the MAC is for; it stands in front of what is signed.
+const CONTEXT: &[u8; 19] = b"latchkey/session/v1";
+/// Bytes of a token that are signed: key id, expiry, secret.
+pub(super) const SIGNED_LEN: usize = 1 + 4 + super::token::SECRET_LEN;
+const MESSAGE_LEN: usize = CONTEXT.len() + SIGNED_LEN;
+
+const BLOCK_LEN: usize = 64;
+/// Behind a message come at least one bit, rounded to a byte, and its length.
+const PADDING_MIN: usize = 1 + 8;
+const BLOCKS: usize = (MESSAGE_LEN + PADDING_MIN).div_ceil(BLOCK_LEN);
+/// The state that SHA-256 begins with (FIPS 180-4, section 5.3.3).
+const BEGIN: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+/// A hash under way, wiped when it is dropped.
+type State = Zeroizing<[u32; 8]>;
+
+/// A key, made ready: both hashes of HMAC have taken in their block of it.
+pub(super) struct TokenMac {
+    inner: State,
+    outer: State,
+}
+
+impl TokenMac {
+    /// For `key`, which is shorter than a block.
+    pub(super) fn new(key: &[u8; super::token::KEY_LEN]) -> Self {
+        let behind = |pad: u8| {
+            let mut block = Zeroizing::new([pad; BLOCK_LEN]);
+            block.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
+            let mut state = Zeroizing::new(BEGIN);
+            compress256(&mut state, &[*block]);
+            state
+        };
+        Self { inner: behind(0x36), outer: behind(0x5c) }
+    }
+
+    /// The MAC of what is signed.
+    pub(super) fn of(&self, signed: &[u8; SIGNED_LEN]) -> [u8; 32] {
+        const EMPTY: [u8; BLOCKS * BLOCK_LEN] = {
+            let mut blocks = padded::<{ BLOCKS * BLOCK_LEN }>(MESSAGE_LEN);
+            let mut at = 0;
+            while at < CONTEXT.len() {
+                blocks[at] = CONTEXT[at];
+                at += 1;
+            }
+            blocks
+        };
+        const EMPTY_OUTER: [u8; BLOCK_LEN] = padded(32);
+
+        let (mut blocks, mut inner) = (EMPTY, self.inner.clone());
+        blocks[CONTEXT.len()..MESSAGE_LEN].copy_from_slice(signed);
+        compress256(&mut inner, blocks.as_chunks().0);
+        blocks.zeroize();
+
+        let (mut block, mut outer) = (EMPTY_OUTER, self.outer.clone());
+        put(&inner, &mut block);
+        compress256(&mut outer, &[block]);
+        let mut mac = [0; 32];
+        put(&outer, &mut mac);
+        mac
+    }
+}
+
+/// Blocks for a message of `len` bytes, which come behind one block of the key: all but the message.
+const fn padded<const N: usize>(len: usize) -> [u8; N] {
+    let mut blocks = [0; N];
+    blocks[len] = 0x80;
+    let bits = ((BLOCK_LEN + len) as u64 * 8).to_be_bytes();
+    let mut at = 0;
+    while at < bits.len() {
+        blocks[N - bits.len() + at] = bits[at];
+        at += 1;
+    }
+    blocks
+}
+
+fn put(state: &[u32; 8], out: &mut [u8]) {
+    for (word, out) in state.iter().zip(out.as_chunks_mut().0) {
+        *out = word.to_be_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    use proptest::prelude::*;
+    use sha2::Sha256;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_the_mac_that_the_library_takes(
+            key in any::<[u8; 32]>(),
+            signed in proptest::array::uniform32(any::<u8>()),
+            head in any::<[u8; 5]>(),
+        ) {
+            let mut whole = [0; SIGNED_LEN];
+            whole[..5].copy_from_slice(&head);
+            whole[5..].copy_from_slice(&signed);
+            let library = Hmac::<Sha256>::new_from_slice(&key).expect("a key").chain_update(CONTEXT).chain_update(whole);
+            prop_assert_eq!(TokenMac::new(&key).of(&whole), <[u8; 32]>::from(library.finalize().into_bytes()));
+        }
+    }
+
+    #[test]
+    fn one_that_was_taken_elsewhere() {
+        let mut signed = [0x42; SIGNED_LEN];
+        signed[..5].copy_from_slice(&[1, 0x65, 0x53, 0xf1, 0x00]);
+        let mac = TokenMac::new(&[7; 32]).of(&signed);
+        // By Python's `hmac`.
+        let hex: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "d1cc1cdff26951c0abd547cc10d79635daf36e5e310a4f3f04947be51a51358e");
+    }
+}

@@ -9,13 +9,14 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64_simd::AsOut as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::time::UnixMillis;
-use super::token_mac::{SIGNED_LEN, TokenMac};
+use super::token_mac::{SIGNED_LEN, TokenMac, Wiped};
 
 /// What every token starts with; secret scanners look for it.
 pub const PREFIX: &str = "lk1_";
@@ -283,17 +284,17 @@ impl KeyRing {
             return Err(NotGenuine::Forged);
         }
         let encoded = text.strip_prefix(PREFIX).ok_or(NotGenuine::Forged)?;
-        let mut raw = Zeroizing::new([0_u8; RAW_LEN]);
-        let read =
-            URL_SAFE_NO_PAD.decode_slice(encoded, raw.as_mut_slice()).map_err(|_| NotGenuine::Forged)?;
-        if read != RAW_LEN {
+        let mut raw = Wiped([0_u8; RAW_LEN]);
+        let read = base64_simd::URL_SAFE_NO_PAD.decode(encoded.as_bytes(), raw.0.as_mut_slice().as_out());
+        if read.map_err(|_| NotGenuine::Forged)?.len() != RAW_LEN {
             return Err(NotGenuine::Forged);
         }
+        let raw = &raw.0;
         let seconds = u32::from_be_bytes([raw[1], raw[2], raw[3], raw[4]]);
         let expire_time = UnixMillis::from_millis(i64::from(seconds) * 1_000);
         let key = self.keys.iter().find(|key| key.id.0 == raw[0]);
         let key = key.ok_or(NotGenuine::UnknownKey { expire_time })?;
-        let (tag, digest) = key.tag_and_digest(signed(&raw));
+        let (tag, digest) = key.tag_and_digest(signed(raw));
         let mut told = [0; TAG_LEN];
         told.copy_from_slice(&raw[SIGNED_LEN..]);
         // In constant time, and as one number, since byte by byte takes sixteen times as long.

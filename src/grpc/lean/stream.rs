@@ -140,21 +140,28 @@ impl Answers {
 
     /// Answers the questions that came whole.
     fn take_questions(&mut self) {
+        // Looked at where they lie: to split each off would take as long as to look it up.
+        let mut read = std::mem::take(&mut self.read);
+        let mut taken = 0;
         while self.may_ask() && !self.is_full() {
-            let Some(head) = self.read.first_chunk::<FRAME_HEAD>() else { return };
-            let Some(len) = message_len(*head) else { return self.close(Some(not_a_message())) };
+            let rest = &read[taken..];
+            let Some(head) = rest.first_chunk::<FRAME_HEAD>() else { break };
+            let Some(len) = message_len(*head) else {
+                self.close(Some(not_a_message()));
+                break;
+            };
             if len > self.lean.message_bytes_max {
-                return self.close(Some(too_large()));
+                self.close(Some(too_large()));
+                break;
             }
-            let whole = FRAME_HEAD + len;
-            if self.read.len() < whole {
-                return;
-            }
-            let message = self.read.split_to(whole);
-            if let Err(refusal) = self.ask(&message[FRAME_HEAD..]) {
-                return self.close(Some(refusal));
+            let Some(message) = rest[FRAME_HEAD..].get(..len) else { break };
+            taken += FRAME_HEAD + len;
+            if let Err(refusal) = self.ask(message) {
+                self.close(Some(refusal));
             }
         }
+        read.advance(taken);
+        self.read = read;
     }
 
     /// Answers one question, at once where that can be done. Refuses what is none.

@@ -425,17 +425,20 @@ mod tests {
         );
     }
 
-    proptest! {
-        #[test]
-        fn one_altered_character_is_never_genuine(at in 0..TEXT_LEN, with in "[A-Za-z0-9_=+/-]", secret: [u8; 32]) {
-            let ring = ring(&[1, 2]);
-            let (token, _) = ring.mint(UnixMillis::from_millis(1_700_000_000_000), &secret);
-            let mut altered = token.expose().to_owned();
-            altered.replace_range(at..=at, &with);
-            prop_assume!(altered != token.expose());
-            prop_assert!(ring.verify(&altered).is_err());
+    #[test]
+    fn one_altered_character_is_never_genuine() {
+        let ring = ring(&[1, 2]);
+        let (token, _) = ring.mint(UnixMillis::from_millis(1_700_000_000_000), &[0x5a; 32]);
+        for at in 0..TEXT_LEN {
+            for with in (0..=u8::MAX).map(char::from) {
+                let mut altered = token.expose().to_owned();
+                altered.replace_range(at..=at, with.encode_utf8(&mut [0; 2]));
+                assert_eq!(ring.verify(&altered).is_ok(), altered == token.expose(), "{with:?} at {at}");
+            }
         }
+    }
 
+    proptest! {
         #[test]
         fn no_text_panics_or_is_genuine(text in "\\PC{0,100}") {
             prop_assert_eq!(ring(&[1]).verify(&text), Err(NotGenuine::Forged));

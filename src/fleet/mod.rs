@@ -41,7 +41,7 @@ pub use self::settling::Settled;
 use self::settling::Settling;
 pub use self::shared::FleetStats;
 use self::shared::{Shared, count};
-use crate::domain::id::{LogId, NodeId, Nonce, Position};
+use crate::domain::id::{LogId, NodeId, Nonce, Position, SessionId};
 use crate::domain::session::Death;
 use crate::domain::time::{BootTime, UnixMillis};
 use crate::domain::token::TokenDigest;
@@ -213,21 +213,27 @@ impl Fleet {
         });
     }
 
-    /// Reads the most recently used sessions into memory, at most `sessions_max`, and answers how many it were.
+    /// Reads the most recently used sessions into memory, about `sessions_max`, and answers how many it were. The next page
+    /// is read while one enters memory.
     pub async fn warm(&self, sessions_max: usize) -> store::Result<usize> {
-        let (mut after, mut read) = (None, 0);
-        while read < sessions_max {
-            let now = self.shared.time.now().map_err(|_| unknown_time())?;
-            let reader = self.reader();
-            let page = self.store.sessions_by_use(after, WARM_PAGE, now).await?;
-            let Some(last) = page.found.last() else { break };
-            after = Some((last.session.last_seen_time, last.session.id));
+        let (mut read, (mut reader, mut page)) = (0, self.page_by_use(None).await?);
+        while let Some(last) = page.found.last().filter(|_| read < sessions_max) {
+            let after = Some((last.session.last_seen_time, last.session.id));
             read += page.found.len();
-            if self.fills.take_in(reader, Vec::new(), page).await.is_err() {
+            let take_in = self.fills.take_in(reader, Vec::new(), page);
+            let (taken, next) = tokio::join!(take_in, self.page_by_use(after));
+            if taken.is_err() {
                 break;
             }
+            (reader, page) = next?;
         }
         Ok(read)
+    }
+
+    async fn page_by_use(&self, after: Option<(UnixMillis, SessionId)>) -> store::Result<(Reader, Filling)> {
+        let now = self.shared.time.now().map_err(|_| unknown_time())?;
+        let reader = self.reader();
+        Ok((reader, self.store.sessions_by_use(after, WARM_PAGE, now).await?))
     }
 
     /// Has the session of a token read into memory.

@@ -76,11 +76,20 @@ pub fn question(token: &str) -> Question {
 }
 
 impl Latchkey {
-    /// The sum of the samples of metrics whose name and labels begin with `name` and hold `label`.
-    pub fn metric(&self, name: &str, label: &str) -> Result<f64, Failure> {
-        let text = crate::process::run_client("curl", &["-sf", &format!("http://{}/metrics", self.http)])?;
-        let samples = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
-        let values = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        Ok(values.sum())
+    /// All metrics, as of now.
+    pub fn metrics(&self) -> Result<Metrics, Failure> {
+        let url = format!("http://{}/metrics", self.http);
+        Ok(Metrics(crate::process::run_client("curl", &["-sf", &url])?))
+    }
+}
+
+/// The metrics of one moment.
+pub struct Metrics(String);
+
+impl Metrics {
+    /// The sum of the samples whose name and labels begin with `name` and hold `label`.
+    pub fn sum(&self, name: &str, label: &str) -> f64 {
+        let samples = self.0.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 }

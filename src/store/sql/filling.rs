@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use sea_orm::{ConnectionTrait as _, DbBackend, QueryResult, Statement, Value};
-use uuid::Uuid;
 
 use super::change_log::{placeholder, placeholders};
 use super::entity::{sessions, users};
 use super::error::Failure;
-use super::facts::{self, SESSION, USER, column_list, head_list, headless, read_head, read_joined};
+use super::facts::{self, SESSION, USER, column_list, head_list, headless, read_head};
+use super::in_order;
 use super::session_row::to_session;
 use super::session_writes::BATCH_MAX;
 use super::step::Pool;
@@ -59,12 +59,12 @@ async fn read(db: &Pool, statement: Statement) -> Result<Filling, Failure> {
 }
 
 fn read_found(row: &QueryResult) -> Result<Option<FoundSession>, Failure> {
-    let Some(session) = read_joined::<sessions::Entity, Uuid>(row, SESSION, "session_id")? else {
+    let Some((session, user)) = in_order::session_and_user(row)? else {
         return Ok(None);
     };
     let corrupt = |_| Failure::Corrupt(format!("table sessions, session_id {}: digest", session.session_id));
     let digest = TokenDigest(session.digest.as_slice().try_into().map_err(corrupt)?);
-    let user = read_joined::<users::Entity, Uuid>(row, USER, "user_id")?.map(to_user).transpose()?;
+    let user = user.map(to_user).transpose()?;
     Ok(Some(FoundSession { digest, session: to_session(&session)?, user }))
 }
 

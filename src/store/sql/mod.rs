@@ -16,6 +16,7 @@ mod file_lock;
 mod filling;
 mod follow;
 mod hints;
+mod in_order;
 mod limits;
 mod log_upkeep;
 mod nodes;

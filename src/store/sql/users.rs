@@ -77,7 +77,9 @@ pub(super) async fn insert(
 /// Gives the epochs of a user who was just inserted their first value: above all that a deleted user of the same id had,
 /// so that no sign-in and no change of a password which began with that one succeeds with this one.
 ///
-/// Whatever raises an epoch writes a row of the log as well, so no epoch is ever above the position by more than one. And
+/// Whatever raises an epoch writes a row of the log as well, so no epoch is above the position by more than one. (But where
+/// a fail-over lost several raises, and who wrote them again had seen the last alone: then the first epoch may be one that a
+/// sign-in with the deleted user began with, if it began before the fail-over and ends behind deletion and insertion.) And
 /// the deleted user is gone for good, since the insertion succeeded; so the head that is read behind it counts the deletion.
 async fn first_epoch(transaction: &Transaction, id: UserId) -> Result<Epoch, Failure> {
     let first = Epoch::from_i64(facts::head(transaction).await?.position).next();

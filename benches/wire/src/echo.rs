@@ -75,11 +75,7 @@ impl Service<http::Request<Body>> for Echo {
         let is_stream = request.uri().path() == STREAM;
         Box::pin(async move {
             let mut grpc = Grpc::new(ProstCodec::<Text, Text>::default());
-            Ok(if is_stream {
-                grpc.streaming(this, request).await
-            } else {
-                grpc.unary(this, request).await
-            })
+            Ok(if is_stream { grpc.streaming(this, request).await } else { grpc.unary(this, request).await })
         })
     }
 }

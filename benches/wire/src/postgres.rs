@@ -11,7 +11,8 @@ pub fn measure(database: &str, report: &mut Report) -> Result<(), Failure> {
     if !quiet.status.success() {
         return Err(String::from_utf8_lossy(&quiet.stderr).into_owned().into());
     }
-    let told = run_client("pgbench", &["-n", "-S", "-M", "prepared", "-c", "8", "-j", "1", "-T", "5", database])?;
+    let told =
+        run_client("pgbench", &["-n", "-S", "-M", "prepared", "-c", "8", "-j", "1", "-T", "5", database])?;
     let line = told.lines().find(|line| line.starts_with("tps = ")).ok_or("pgbench tells its rate")?;
     let rate: f64 = line.split_whitespace().nth(2).ok_or("a number")?.parse()?;
     let figure = format!("{rate:.0} a second with 8 clients on both cores, {:.1} us each", 1e6 / rate);

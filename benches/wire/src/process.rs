@@ -40,7 +40,8 @@ impl Server {
     /// Memory that it holds, in bytes (the resident set).
     pub fn memory(&self) -> Result<u64, Failure> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("it tells its memory")?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("it tells its memory")?;
         let kib: u64 = line.split_whitespace().next().ok_or("a number")?.parse()?;
         Ok(kib * 1_024)
     }

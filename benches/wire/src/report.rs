@@ -48,9 +48,5 @@ pub fn micros(rounds: &[(f64, f64)]) -> String {
     let spread: Vec<f64> = rounds.iter().map(|round| round.0 / round.1).collect();
     let least = spread.iter().copied().fold(f64::INFINITY, f64::min);
     let most = spread.iter().copied().fold(0.0, f64::max);
-    format!(
-        "{:.2} us against {:.2} us: **{ratio:.2} x** ({least:.2} to {most:.2})",
-        ours / 1e3,
-        theirs / 1e3
-    )
+    format!("{:.2} us against {:.2} us: **{ratio:.2} x** ({least:.2} to {most:.2})", ours / 1e3, theirs / 1e3)
 }

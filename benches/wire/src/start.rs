@@ -17,7 +17,12 @@ pub fn measure(program: &str, database: &str, sessions: u64, report: &mut Report
     run(Command::new(program).args(["key", "new", &key]))?;
     let (server, _) = database.rsplit_once('/').ok_or("a URL names a database")?;
     let own = format!("{server}/latchkey_start");
-    run(psql(database).args(["-c", "DROP DATABASE IF EXISTS latchkey_start", "-c", "CREATE DATABASE latchkey_start"]))?;
+    run(psql(database).args([
+        "-c",
+        "DROP DATABASE IF EXISTS latchkey_start",
+        "-c",
+        "CREATE DATABASE latchkey_start",
+    ]))?;
     run(Command::new(program).args(["migrate", "up"]).env("LATCHKEY_DATABASE_URL", &own))?;
     for statement in rows(sessions) {
         run(psql(&own).args(["-c", &statement]))?;

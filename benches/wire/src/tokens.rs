@@ -23,13 +23,23 @@ const ED25519_SEED: [u8; 32] = [7; 32];
 pub fn measure(report: &mut Report) -> Result<(), Failure> {
     let secret = [42; 32];
     let hmac = (EncodingKey::from_secret(&secret), DecodingKey::from_secret(&secret));
-    report.add("for comparison", "JWT by HS256, jsonwebtoken, in process", &check(Algorithm::HS256, &hmac)?, "-");
+    report.add(
+        "for comparison",
+        "JWT by HS256, jsonwebtoken, in process",
+        &check(Algorithm::HS256, &hmac)?,
+        "-",
+    );
     // RFC 8410: the seed behind a fixed head is the private key in PKCS #8.
     let head = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     let private = [head.as_slice(), &ED25519_SEED].concat();
     let public = ed25519_dalek::SigningKey::from_bytes(&ED25519_SEED).verifying_key();
     let eddsa = (EncodingKey::from_ed_der(&private), DecodingKey::from_ed_der(public.as_bytes()));
-    report.add("for comparison", "JWT by EdDSA, jsonwebtoken, in process", &check(Algorithm::EdDSA, &eddsa)?, "-");
+    report.add(
+        "for comparison",
+        "JWT by EdDSA, jsonwebtoken, in process",
+        &check(Algorithm::EdDSA, &eddsa)?,
+        "-",
+    );
     Ok(())
 }
 

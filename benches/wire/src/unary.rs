@@ -35,7 +35,8 @@ pub fn measure(ours: &Latchkey, report: &mut Report) -> Result<(), Failure> {
     // Once, to warm both up.
     (validate()?, echoed()?);
 
-    let counted = "grpc_server_handled_total{grpc_service=\"latchkey.v1.AuthService\",grpc_method=\"ValidateSession\"";
+    let counted =
+        "grpc_server_handled_total{grpc_service=\"latchkey.v1.AuthService\",grpc_method=\"ValidateSession\"";
     let before = ours.metrics()?;
     let rounds = in_turn(&validate, &echoed)?;
     let after = ours.metrics()?;
@@ -50,7 +51,12 @@ pub fn measure(ours: &Latchkey, report: &mut Report) -> Result<(), Failure> {
     report.add(&format!("database for {expected} calls"), "-", &statements, "0 besides polls");
 
     let forged = || calls(&ours.server, &ours.grpc, VALIDATE_SESSION, &bodies.forged);
-    report.add("a forged token, server CPU", "a good one", &micros(&in_turn(&forged, &validate)?), "<= 1.0 x");
+    report.add(
+        "a forged token, server CPU",
+        "a good one",
+        &micros(&in_turn(&forged, &validate)?),
+        "<= 1.0 x",
+    );
     let load = || calls(&ours.server, &ours.grpc, LOAD_USER, &bodies.good);
     let rounds = in_turn(&load, &validate)?;
     report.add("LoadUser by token, server CPU", "ValidateSession", &micros(&rounds), "<= 1.3 x");
@@ -101,8 +107,21 @@ fn calls(server: &Server, address: &str, path: &str, body: &str) -> Result<f64, 
     let told = run_client(
         "h2load",
         &[
-            "-n", &count, "-c", "8", "-m", "32", "-t", "1", "-d", body,
-            "-H", "content-type: application/grpc", "-H", "te: trailers", &url,
+            "-n",
+            &count,
+            "-c",
+            "8",
+            "-m",
+            "32",
+            "-t",
+            "1",
+            "-d",
+            body,
+            "-H",
+            "content-type: application/grpc",
+            "-H",
+            "te: trailers",
+            &url,
         ],
     )?;
     let spent = server.cpu()?.saturating_sub(before);

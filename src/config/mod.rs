@@ -286,7 +286,7 @@ pub struct Log {
     /// "text", "json", or "auto": text on a terminal, JSON otherwise.
     #[config(default = "auto")]
     pub format: LogFormat,
-    /// What is logged, in the syntax of `RUST_LOG`, which wins over this.
+    /// What is logged, in the syntax of `RUST_LOG`, which wins over this. A release build has nothing at level `trace`.
     #[config(default = "warn,latchkey=info")]
     pub filter: String,
 }

@@ -216,16 +216,19 @@ impl Fleet {
     /// Reads the most recently used sessions into memory, about `sessions_max`, and answers how many it were. The next page
     /// is read while one enters memory.
     pub async fn warm(&self, sessions_max: usize) -> store::Result<usize> {
-        let (mut read, (mut reader, mut page)) = (0, self.page_by_use(None).await?);
-        while let Some(last) = page.found.last().filter(|_| read < sessions_max) {
-            let after = Some((last.session.last_seen_time, last.session.id));
-            read += page.found.len();
+        let (mut read, mut next) = (0, Some(self.page_by_use(None).await?));
+        while let Some((reader, page)) = next.take() {
+            let Some(last) = page.found.last() else { break };
+            let (after, found) = (Some((last.session.last_seen_time, last.session.id)), page.found.len());
             let take_in = self.fills.take_in(reader, Vec::new(), page);
-            let (taken, next) = tokio::join!(take_in, self.page_by_use(after));
+            let is_last = read + found >= sessions_max;
+            let behind = async { if is_last { Ok(None) } else { self.page_by_use(after).await.map(Some) } };
+            let (taken, behind) = tokio::join!(take_in, behind);
             if taken.is_err() {
                 break;
             }
-            (reader, page) = next?;
+            read += found;
+            next = behind?;
         }
         Ok(read)
     }

@@ -53,10 +53,11 @@ impl<C: Future> Future for Served<'_, C> {
             }
             for mut work in this.now.drain(..) {
                 // One that panics ends alone, as it would in a task of its own.
-                let turn = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
-                if matches!(turn, Ok(Poll::Pending)) {
-                    TokioExecutor::new().execute(work);
-                }
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    if work.as_mut().poll(cx).is_pending() {
+                        TokioExecutor::new().execute(work);
+                    }
+                }));
             }
             if ended.is_ready() {
                 return ended;

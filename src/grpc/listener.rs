@@ -50,8 +50,8 @@ const UNSEEN_RESETS_MAX: usize = 20;
 const STREAM_WINDOW_BYTES: u32 = 32 * 1024;
 /// Bytes of a connection that may wait to be read. h2 closes a connection with `too_many_data_frames` once the DATA frames
 /// that wait on it fall short of 256 bytes each by more than half of this, in all. The window of a stream holds 546 questions
-/// of 60 bytes, each in a frame of its own as most clients send them, which fall short by 107 KB: two such streams may wait.
-const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+/// of 60 bytes, each in a frame of its own as most clients send them, which fall short by 107 KB: four such streams may wait.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Connections refused for each line of the log about it.
 const REFUSED_PER_LOG_LINE: u64 = 1_000;
 /// How long to wait after the machine has no room for one more connection.

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use latchkey::domain::id::{Nonce, Position};
 use latchkey::grpc::proto::admin;
 use latchkey::grpc::proto::admin::fleet_service_client::FleetServiceClient;
+use latchkey::grpc::proto::v1;
 use latchkey::grpc::proto::v1::revoke_sessions_request::Target;
 use latchkey::store::coordination::Coordination as _;
 use latchkey::store::{Stamp, Store as _};
@@ -18,6 +19,7 @@ use crate::support::interposed_store::{Fault, START, shut_gate};
 use crate::support::raw_call::metric;
 use crate::support::refusals::{assert_blames, assert_refused};
 use crate::support::server::{LEASE, TestServer, config, forgetful, key_ring};
+use crate::support::verdicts::{question, verdict_of};
 use crate::support::waiting::eventually;
 
 /// How many questions, and how many endings, have come in.
@@ -292,4 +294,29 @@ async fn one_ending_that_cannot_be_read_fails_alone() {
     let (answers, ()) = tokio::join!(ends, opens);
     let failed = [answers.0, answers.1, answers.2].into_iter().filter(Result::is_err).count();
     assert_eq!(failed, 1);
+}
+
+#[tokio::test]
+async fn a_node_begins_with_all_sessions_in_memory_also_where_they_are_many() {
+    // More than one page of those that a node reads when it starts.
+    const USERS: usize = 22;
+    const SESSIONS_EACH: usize = 50;
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let server = TestServer::start(&database).await;
+    let mut tokens = Vec::new();
+    for number in 0..USERS {
+        let user = server.add_bare_user(&format!("user{number}")).await;
+        let opened = join_all((0..SESSIONS_EACH).map(|_| server.open_session(&user))).await;
+        tokens.extend(opened.into_iter().map(|opened| opened.session_token));
+    }
+    let server = server.restart(&database).await;
+    assert_eq!(server.faults.calls("sessions_by_use"), 3, "two pages, and one that is empty");
+    let asked =
+        |token: &String| v1::StreamValidateSessionsRequest { tag: 0, question: Some(question(token)) };
+    let answers = server.ask_in_stream(tokens.iter().map(asked).collect()).await;
+    assert_eq!(answers.len(), USERS * SESSIONS_EACH);
+    for answer in answers {
+        verdict_of(answer).expect("good");
+    }
+    assert_eq!(server.faults.calls("sessions_by_digest"), 0, "memory knew them all");
 }

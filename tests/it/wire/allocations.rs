@@ -95,7 +95,9 @@ fn a_validation_takes_at_most_twelve_allocations() {
     assert!(forged <= each, "{forged} allocations of a refusal, {each} of an answer");
 
     let by_token = v1::LoadUserRequest { by: Some(By::SessionToken(node.token.clone())) };
-    node.count(LOAD_USER, &by_token.encode_to_vec());
+    let (each, bytes) = node.count(LOAD_USER, &by_token.encode_to_vec());
+    assert!(bytes > 100, "an answer has a message, not {bytes} bytes");
+    assert!(each <= 12.0, "{each} allocations of LoadUser");
 }
 
 #[test]

@@ -160,7 +160,7 @@ pub struct Password {
     /// Threads that hash passwords; 0 means all processors but one.
     #[config(default = 0)]
     pub hash_threads: u32,
-    /// Hashes that may wait; one more is answered `STORE_UNAVAILABLE` at once.
+    /// Hashes that may wait; one more is answered `OVERLOADED` at once.
     #[config(default = 500)]
     pub hash_queue_len_max: u32,
 }
@@ -251,7 +251,7 @@ pub struct Fleet {
     /// Ended sessions and unknown tokens that are remembered as such, so that asking for them again costs no statement.
     #[config(default = 100_000)]
     pub dead_in_memory_max: u32,
-    /// Tokens that may wait to be read into memory; one more is answered `OVERLOADED` at once.
+    /// Tokens that may wait to be read into memory; one more is answered `STORE_UNAVAILABLE` at once.
     #[config(default = 10_000)]
     pub fills_waiting_max: u32,
 }

@@ -440,8 +440,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics_or_is_genuine(text in "\\PC{0,100}") {
+        fn no_text_panics_or_is_genuine(text in "\\PC{0,100}", formed in "lk1_[A-Za-z0-9_-]{71}") {
             prop_assert_eq!(ring(&[1]).verify(&text), Err(NotGenuine::Forged));
+            prop_assert!(ring(&[1]).verify(&formed).is_err());
         }
     }
 }

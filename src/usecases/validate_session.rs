@@ -91,8 +91,7 @@ pub async fn validate_session<T>(
             }
         }
     }
-    // It changed with each read: this node cannot know the latest state.
-    Err(Refusal::StoreUnavailable)
+    Err(super::overtaken())
 }
 
 /// The session and whose it is, for whoever goes on to work with them; counts as a use of it.

@@ -14,6 +14,7 @@ pub const LOAD_USER: &str = "/latchkey.v1.AuthService/LoadUser";
 pub const STREAM: &str = "/latchkey.v1.AuthService/StreamValidateSessions";
 pub const CREATE_SESSION: &str = "/latchkey.v1.AuthService/CreateSession";
 pub const REVOKE_SESSIONS: &str = "/latchkey.v1.AuthService/RevokeSessions";
+pub const LOG_IN: &str = "/latchkey.v1.AuthService/Login";
 pub const CREATE_USER: &str = "/latchkey.admin.v1.UserService/CreateUser";
 
 /// `ValidateSessionRequest`, and `LoadUserRequest` by token.

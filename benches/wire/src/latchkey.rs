@@ -24,7 +24,7 @@ pub struct Latchkey {
     _home: TempDir,
 }
 
-/// Starts it on a fresh database and signs somebody in.
+/// Starts it on a fresh database and signs somebody in. Attempts to sign in are not limited.
 pub async fn start(program: &str) -> Result<Latchkey, Failure> {
     let home = tempfile::tempdir()?;
     let path = |name: &str| home.path().join(name).display().to_string();
@@ -38,6 +38,7 @@ pub async fn start(program: &str) -> Result<Latchkey, Failure> {
             ("LATCHKEY_HTTP_LISTEN", "127.0.0.1:0"),
             ("LATCHKEY_DATABASE_URL", &database),
             ("LATCHKEY_TOKEN_KEY_FILE", &path("token.key")),
+            ("LATCHKEY_THROTTLE_ENABLED", "false"),
             ("RUST_LOG", "warn"),
         ],
     )?;

@@ -13,6 +13,7 @@ mod rates;
 mod redis;
 mod report;
 mod start;
+mod storm;
 mod stream;
 mod tokens;
 mod unary;
@@ -27,6 +28,7 @@ fn main() -> Result<(), Failure> {
     match words.as_slice() {
         ["echo", answer_len] => one_thread()?.block_on(echo::serve(answer_len.parse()?)),
         ["stream", rest @ ..] => one_thread()?.block_on(stream::client(rest)),
+        ["storm", address, token] => one_thread()?.block_on(storm::client(address, token)),
         ["start", program, database, sessions] => {
             let mut report = Report::default();
             start::measure(program, database, sessions.parse()?, &mut report)?;
@@ -43,6 +45,7 @@ fn measure(program: &str, database: &str) -> Result<(), Failure> {
     let ours = one_thread()?.block_on(latchkey::start(program))?;
     unary::measure(&ours, &mut report)?;
     stream::measure(&ours, &mut report)?;
+    storm::measure(&ours, &mut report)?;
     redis::measure(&ours, &mut report)?;
     postgres::measure(database, &mut report)?;
     tokens::measure(&mut report)?;

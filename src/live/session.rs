@@ -2,7 +2,7 @@
 //! is to be done about that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::address::Address;
@@ -49,7 +49,8 @@ pub(super) struct HeldSession {
     pub(super) user: HeldUser,
     pub(super) terms: Arc<Terms>,
     pub(super) address: Address,
-    user_epoch: AtomicI64,
+    /// The lower half of it; `terms` hold the upper one, which is nought but for who was made to leave four billion times.
+    user_epoch: AtomicU32,
     pub(super) last_use: LastUse,
     pub(super) marks: Marks,
 }
@@ -75,7 +76,7 @@ impl HeldSession {
             user,
             terms: known.share(Terms::of(session, kind)),
             address,
-            user_epoch: AtomicI64::new(session.user_epoch.as_i64()),
+            user_epoch: AtomicU32::new(lower_half(session.user_epoch)),
             last_use: LastUse::new(session.last_seen_time),
             marks: Marks::new(),
         };
@@ -90,9 +91,15 @@ impl HeldSession {
         self.note_idle(now);
     }
 
-    /// Lets the session go on although its siblings end: it is of `epoch` from now on. Never goes back.
+    /// Lets the session go on although its siblings end: it is of `epoch` from now on. Never goes back. (Beyond the upper
+    /// half that it was born with, it is of the last epoch that fits.)
     pub(super) fn stamp(&self, epoch: Epoch) {
-        self.user_epoch.fetch_max(epoch.as_i64(), Ordering::Release);
+        let lower = match upper_half(epoch).cmp(&self.terms.user_epoch_upper) {
+            std::cmp::Ordering::Less => return,
+            std::cmp::Ordering::Equal => lower_half(epoch),
+            std::cmp::Ordering::Greater => u32::MAX,
+        };
+        self.user_epoch.fetch_max(lower, Ordering::Release);
     }
 
     /// Whether the session may be used at `now`, with a user of that `standing` and by the epochs of the user. The one
@@ -127,7 +134,8 @@ impl HeldSession {
     /// The epoch that the session is stamped with. To be read after the facts of its user: the keeper stamps the session
     /// that goes on before it raises the epoch of the user.
     pub(super) fn user_epoch(&self) -> Epoch {
-        Epoch::from_i64(self.user_epoch.load(Ordering::Acquire))
+        let lower = self.user_epoch.load(Ordering::Acquire);
+        Epoch::from_i64(i64::from(self.terms.user_epoch_upper) << u32::BITS | i64::from(lower))
     }
 
     /// Remembers a use at `now`; true where it is to be queued for being written down.
@@ -149,7 +157,7 @@ impl HeldSession {
             user_id: self.user.id(),
             user_epoch: self.user_epoch(),
             everyone_epoch: self.terms.everyone_epoch,
-            create_time: self.terms.create_time(self.id),
+            create_time: self.create_time(),
             authenticate_time: self.terms.authenticate_time(self.id),
             expire_time: self.terms.expire_time(self.id),
             last_seen_time: self.last_use.seen(),
@@ -180,15 +188,29 @@ impl HeldSession {
     /// Whether the database said so, and may be taken at its word: another node may write down a use a little later than it
     /// happened, so what was said too early holds for a moment only.
     fn is_known_idle(&self, now: UnixMillis) -> bool {
-        let (asked, end) = (self.marks.idle_asked(), self.idle_end());
-        asked >= end && (asked >= end.plus(WRITTEN_WITHIN) || now < asked.plus(IDLE_HOLDS))
+        let Some(asked) = self.marks.idle_asked(self.create_time()) else { return false };
+        let end = self.idle_end();
+        asked.until >= end && (asked.until >= end.plus(WRITTEN_WITHIN) || now < asked.since.plus(IDLE_HOLDS))
     }
 
     fn note_idle(&self, now: UnixMillis) {
         if self.is_idle(now) {
-            self.marks.note_idle(now);
+            self.marks.note_idle(self.create_time(), now);
         }
     }
+
+    fn create_time(&self) -> UnixMillis {
+        self.terms.create_time(self.id)
+    }
+}
+
+/// The upper half of an epoch, which the terms of a session hold.
+pub(super) fn upper_half(epoch: Epoch) -> i32 {
+    i32::try_from(epoch.as_i64() >> u32::BITS).expect("half of 64 bits")
+}
+
+fn lower_half(epoch: Epoch) -> u32 {
+    u32::try_from(epoch.as_i64() & i64::from(u32::MAX)).expect("half of 64 bits")
 }
 
 /// Whether a session is over for good by one read of it and its user. The one that goes on when its siblings end is stamped
@@ -209,6 +231,6 @@ mod tests {
 
     #[test]
     fn a_session_takes_no_more_room_than_it_must() {
-        assert_eq!(size_of::<(TokenDigest, Held)>(), 88);
+        assert_eq!(size_of::<(TokenDigest, Held)>(), 80);
     }
 }

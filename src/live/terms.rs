@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::AddressKind;
+use super::session::upper_half;
 use crate::domain::id::{Epoch, SessionId};
 use crate::domain::session::{Methods, Session};
 use crate::domain::time::UnixMillis;
@@ -19,6 +20,8 @@ const SWEEP_MIN: usize = 1_024;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Terms {
     pub(super) everyone_epoch: Epoch,
+    /// The upper half of the epoch that a session is stamped with.
+    pub(super) user_epoch_upper: i32,
     /// Milliseconds from the time in the session's id to its making.
     made_after: i64,
     /// Milliseconds from its making to the proof of who the person is.
@@ -41,6 +44,7 @@ impl Terms {
         let (made, end) = (session.create_time, session.expire_time);
         Self {
             everyone_epoch: session.everyone_epoch,
+            user_epoch_upper: upper_half(session.user_epoch),
             made_after: made.as_millis().wrapping_sub(born(session.id)),
             proved_after: session.authenticate_time.as_millis().wrapping_sub(made.as_millis()),
             lifetime_secs: end.as_secs().wrapping_sub(made.as_secs()),

@@ -1,9 +1,9 @@
-//! When a session was used, and what is to be done about it, packed into two numbers: a node holds very many of them.
+//! When a session was used, and what is to be done about it, packed into two numbers of twelve bytes in all: a node holds very many of them.
 //!
 //! Moments are milliseconds since 1970 and fit for the next five hundred years; one outside of that counts as the nearest
 //! that fits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::uses::WRITE_INTERVAL;
@@ -69,19 +69,33 @@ impl LastUse {
 }
 
 /// The use is queued to be written down.
-const QUEUED: u64 = 1;
+const QUEUED: u32 = 1;
 /// It was used since the keeper last thought of making room.
-const USED_LATELY: u64 = 2;
+const USED_LATELY: u32 = 2;
+const FLAGS: u32 = QUEUED | USED_LATELY;
 const FLAG_BITS: u32 = 2;
+const STEPS_MAX: u32 = u32::MAX >> FLAG_BITS;
+/// The steps in which it is told when the database was asked. What fits is seventeen years; a session ends after ten at most.
+const STEP: Duration = Duration::from_millis(512);
+const _: () =
+    assert!(STEP.as_millis() * STEPS_MAX as u128 > 10 * 366 * 86_400_000, "a session has ended by then");
 
-/// Two flags, and when the database was last asked, after the session seemed idle, and knew no later use.
+/// Two flags, and how long after a session was made the database was last asked, after it seemed idle, and knew no later
+/// use; nought where it was not.
 #[derive(Debug)]
-pub(super) struct Marks(AtomicU64);
+pub(super) struct Marks(AtomicU32);
+
+/// When something happened: behind `since` and not behind `until`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Happened {
+    pub(super) since: UnixMillis,
+    pub(super) until: UnixMillis,
+}
 
 impl Marks {
     /// Those of a session that was just asked for.
     pub(super) fn new() -> Self {
-        Self(AtomicU64::new(USED_LATELY))
+        Self(AtomicU32::new(USED_LATELY))
     }
 
     /// Marks the use as queued; false where it was already.
@@ -108,18 +122,19 @@ impl Marks {
         self.0.fetch_and(!USED_LATELY, Ordering::Relaxed) & USED_LATELY != 0
     }
 
-    /// When the database was last asked and knew no later use; 1970 where it was not.
-    pub(super) fn idle_asked(&self) -> UnixMillis {
-        moment(self.0.load(Ordering::Relaxed) >> FLAG_BITS)
+    /// When the database was last asked and knew no later use of the session, which was made at `created`; none where it
+    /// was not.
+    pub(super) fn idle_asked(&self, created: UnixMillis) -> Option<Happened> {
+        let steps = self.0.load(Ordering::Relaxed) >> FLAG_BITS;
+        let until = created.plus(STEP.saturating_mul(steps));
+        (steps > 0).then(|| Happened { since: created.plus(STEP.saturating_mul(steps - 1)), until })
     }
 
-    /// The database was asked at `now`.
-    pub(super) fn note_idle(&self, now: UnixMillis) {
-        let now = millis(now);
-        let later = |packed: u64| {
-            let asked = (packed >> FLAG_BITS).max(now);
-            Some((asked << FLAG_BITS) | (packed & (QUEUED | USED_LATELY)))
-        };
+    /// The database was asked at `now`, about a session that was made at `created`.
+    pub(super) fn note_idle(&self, created: UnixMillis, now: UnixMillis) {
+        let steps = now.since(created).as_millis().div_ceil(STEP.as_millis()).max(1);
+        let steps = u32::try_from(steps).unwrap_or(STEPS_MAX).min(STEPS_MAX);
+        let later = |packed: u32| Some((packed >> FLAG_BITS).max(steps) << FLAG_BITS | (packed & FLAGS));
         // It is never refused.
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, later);
     }
@@ -138,6 +153,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const TEN_YEARS: i64 = 10 * 366 * 86_400_000;
 
     fn at(millis: i64) -> UnixMillis {
         UnixMillis::from_millis(millis)
@@ -180,16 +197,29 @@ mod tests {
 
     #[test]
     fn marks_do_not_touch_one_another() {
-        let marks = Marks::new();
+        let (marks, made) = (Marks::new(), at(1_790_000_000_123));
         assert!(marks.take_used_lately() && !marks.take_used_lately());
         assert!(marks.queue() && !marks.queue());
-        marks.note_idle(at(1_790_000_000_123));
-        marks.note_idle(at(5));
+        assert_eq!(marks.idle_asked(made), None);
+        marks.note_idle(made, at(1_790_000_010_123));
+        let asked = marks.idle_asked(made);
+        marks.note_idle(made, at(5));
         marks.use_lately();
-        assert_eq!(marks.idle_asked(), at(1_790_000_000_123));
+        assert_eq!((marks.idle_asked(made), asked.is_some()), (asked, true), "it only goes up");
         assert!(!marks.queue());
         marks.leave_queue();
         assert!(marks.queue() && marks.take_used_lately());
-        assert_eq!(marks.idle_asked(), at(1_790_000_000_123));
+        assert_eq!(marks.idle_asked(made), asked);
+    }
+
+    proptest! {
+        #[test]
+        fn when_the_database_was_asked_is_known_to_a_step(made in 0..4_000_000_000_000_i64, after in 1..TEN_YEARS) {
+            let marks = Marks::new();
+            marks.note_idle(at(made), at(made + after));
+            let Happened { since, until } = marks.idle_asked(at(made)).expect("it was asked");
+            prop_assert!(since < at(made + after) && at(made + after) <= until);
+            prop_assert_eq!(until.since(since), STEP);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What memory is filled from: sessions with their users, and the position up to which every change is in them.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use sea_orm::{ConnectionTrait as _, DbBackend, QueryResult, Statement, Value};
@@ -40,17 +41,24 @@ pub(super) async fn by_use(
     now: UnixMillis,
 ) -> Result<Filling, Failure> {
     let statement = by_use_statement(db.get_database_backend(), after, limit, now);
-    read(db, statement).await
+    let mut filling = read(db, statement).await?;
+    // The page holds the right ones; in which order a join tells them is its own affair.
+    filling.found.sort_unstable_by_key(|found| Reverse((found.session.last_seen_time, found.session.id)));
+    Ok(filling)
 }
 
+/// Rows are read as they come: where there are many, the engine finds the rest meanwhile.
 async fn read(db: &Pool, statement: Statement) -> Result<Filling, Failure> {
     let before = facts::position_before(db).await?;
-    let rows = db.query_all_raw(statement).await?;
-    let head = read_head(rows.first().ok_or_else(headless)?)?;
-    let mut found = Vec::with_capacity(rows.len());
-    for row in &rows {
-        found.extend(read_found(row)?);
-    }
+    let mut head = None;
+    let found = db.read_rows(statement, |row| {
+        if head.is_none() {
+            head = Some(read_head(row)?);
+        }
+        read_found(row)
+    });
+    let found = found.await?.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
+    let head = head.ok_or_else(headless)?;
     Ok(Filling {
         position: before.unwrap_or(Position::from_i64(head.position)),
         everyone_epoch: Epoch::from_i64(head.everyone_epoch),
@@ -124,7 +132,7 @@ fn by_use_statement(
          SELECT {session}, {user} FROM {from} {join} users ON users.user_id = sessions.user_id \
          WHERE sessions.end_time IS NULL AND sessions.expire_time > {now_mark} AND users.state = {active} {behind} \
          ORDER BY sessions.last_seen_time DESC, sessions.session_id DESC LIMIT {limit}) AS page ON 1 = 1 \
-         WHERE log_head.id = 1 ORDER BY page.{SESSION}last_seen_time DESC, page.{SESSION}session_id DESC"
+         WHERE log_head.id = 1"
     );
     Statement::from_sql_and_values(engine, sql, values)
 }

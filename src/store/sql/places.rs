@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 use sea_orm::{
-    ConnAcquireErr, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, Statement,
+    ConnAcquireErr, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult,
+    Statement, StreamTrait as _,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -128,6 +130,20 @@ impl Places {
         }
     }
 
+    /// What `read` makes of each row, as it comes: the server finds the next ones meanwhile.
+    pub(super) async fn read_rows<T>(
+        &self,
+        statement: Statement,
+        read: impl FnMut(&QueryResult) -> T + Send,
+    ) -> Result<Vec<T>, DbErr>
+    where
+        T: Send,
+    {
+        let mut held = self.take().await?;
+        let answer = rows_as_they_come(held.pool(), statement, read).await;
+        held.noticed(answer)
+    }
+
     /// Closes all connections; who comes later is refused.
     pub(super) async fn close(&self) {
         let own = match self {
@@ -202,6 +218,19 @@ impl Place {
     fn whereabouts(&self, engine: DbBackend) -> Whereabouts {
         whereabouts(engine, &self.pool)
     }
+}
+
+async fn rows_as_they_come<T: Send>(
+    pool: &DatabaseConnection,
+    statement: Statement,
+    mut read: impl FnMut(&QueryResult) -> T + Send,
+) -> Result<Vec<T>, DbErr> {
+    let (mut rows, mut all) = (pool.stream_raw(statement).await?, Vec::new());
+    // To the last one, whatever is read of them: a connection with rows on their way is of no use to the next.
+    while let Some(row) = rows.try_next().await? {
+        all.push(read(&row));
+    }
+    Ok(all)
 }
 
 /// A pool counts a connection as soon as it is being made.

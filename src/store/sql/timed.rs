@@ -8,6 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 
+use super::places::Places;
+
 /// A pool or a transaction, with a time limit on each statement.
 #[derive(Debug)]
 pub(super) struct Timed<C> {
@@ -24,6 +26,17 @@ impl<C> Timed<C> {
     /// The connection itself.
     pub(super) fn into_inner(self) -> C {
         self.connection
+    }
+}
+
+impl Timed<Places> {
+    /// What `read` makes of each row, as it comes.
+    pub(super) async fn read_rows<T: Send>(
+        &self,
+        statement: Statement,
+        read: impl FnMut(&QueryResult) -> T + Send,
+    ) -> Result<Vec<T>, DbErr> {
+        in_time(self.limit, self.connection.read_rows(statement, read)).await
     }
 }
 

@@ -12,6 +12,7 @@ mod driver;
 mod endings;
 mod fills;
 pub mod follower;
+pub mod look_up;
 mod lookout;
 pub mod member;
 pub mod membership;
@@ -21,7 +22,6 @@ mod settling;
 mod shared;
 mod unsettled;
 
-use std::cell::Cell;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -47,7 +47,7 @@ use crate::domain::time::{BootTime, UnixMillis};
 use crate::domain::token::TokenDigest;
 use crate::host::{self, Clock, Entropy};
 use crate::live::keeper::{EndKnown, Keeper, MemoryLimits};
-use crate::live::table::{GoodSession, LookUp, Table};
+use crate::live::table::Table;
 use crate::mutation::Mutation;
 use crate::store::coordination::{Coordination, Roster};
 use crate::store::{self, Change, EndTarget, Ending, Filling, Stamp, Store, StoreError};
@@ -142,28 +142,6 @@ impl Fleet {
     /// The database's time.
     pub fn time(&self) -> &DatabaseTime {
         &self.shared.time
-    }
-
-    /// Looks up whose session a token is, from memory. None while this node cannot know the latest state.
-    pub fn look_up<T>(
-        &self,
-        digest: &TokenDigest,
-        answer: impl FnOnce(&GoodSession<'_>, UnixMillis) -> T,
-    ) -> Option<LookUp<T>> {
-        let shared = &self.shared;
-        let time = Cell::new(UnixMillis::default());
-        let now = |here| {
-            // Whoever holds a lease has polled, and so knows the time.
-            time.set(shared.time.at(here).unwrap_or_default());
-            time.get()
-        };
-        let clock = || shared.clock.boottime();
-        shared.table.look_up(&shared.lease, clock, digest, now, |good| answer(good, time.get()))
-    }
-
-    /// Whether memory may answer now.
-    pub fn is_leased(&self) -> bool {
-        self.shared.lease.ask(|| self.shared.clock.boottime()).is_some()
     }
 
     /// Under which id this node is in the fleet; none while it is not.

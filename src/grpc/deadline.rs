@@ -8,25 +8,28 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderName, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Bytes;
 use tokio::time::Sleep;
 use tonic::Status;
 use tonic::body::Body;
 
+use super::headers::find;
 use super::status::{status, trailers};
 use crate::domain::refusal::Refusal;
 
-const HEADER: &str = "grpc-timeout";
+static HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
 const DIGITS_MAX: usize = 8;
 
 /// Reads the time that the client allows; none when it does not say. (gRPC over HTTP/2: up to 8 digits and a unit.)
 pub fn allowed(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
-    let Some(value) = headers.get(HEADER) else { return Ok(None) };
+    let Some(value) = find(headers, &HEADER) else { return Ok(None) };
     let parsed = value.to_str().ok().and_then(parse);
     let why = "must be up to 8 digits and one of H M S m u n";
-    parsed.map(Some).ok_or_else(|| Refusal::field(crate::domain::invalid::FieldViolation::new(HEADER, why)))
+    parsed
+        .map(Some)
+        .ok_or_else(|| Refusal::field(crate::domain::invalid::FieldViolation::new(HEADER.as_str(), why)))
 }
 
 fn parse(text: &str) -> Option<Duration> {
@@ -108,8 +111,7 @@ mod tests {
     use super::*;
 
     fn read(value: &str) -> Duration {
-        let headers =
-            HeaderMap::from_iter([(HEADER.parse().expect("a name"), value.parse().expect("a value"))]);
+        let headers = HeaderMap::from_iter([(HEADER.clone(), value.parse().expect("a value"))]);
         allowed(&headers).expect("readable").expect("a deadline")
     }
 
@@ -128,7 +130,7 @@ mod tests {
     fn what_is_no_deadline_is_refused() {
         for bad in ["", "5", "S", "123456789S", "-1S", "+1S", "1s", "1 S", "1.5S", "1\u{b5}"] {
             let value = http::HeaderValue::from_bytes(bad.as_bytes()).expect("a value");
-            let headers = HeaderMap::from_iter([(HEADER.parse().expect("a name"), value)]);
+            let headers = HeaderMap::from_iter([(HEADER.clone(), value)]);
             assert!(allowed(&headers).is_err(), "{bad:?}");
         }
     }

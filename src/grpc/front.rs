@@ -8,11 +8,14 @@
 //! 5. What tonic refused by itself is told in our words.
 //! 6. The end of the answer is counted.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use http::{Request, Response};
@@ -82,12 +85,11 @@ impl hyper::service::Service<Request<Incoming>> for Front {
         match (hot, allowed) {
             (Some((Hot::Stream, _)), Ok(allowed)) => {
                 let (timer, stop) = (allowed.map(deadline::timer), services.stop.clone());
-                Answering::Stream(Some(services.lean.answer_stream(request.into_body(), begun, timer, stop)))
+                Answering::Answered(
+                    services.lean.answer_stream(request.into_body(), begun, timer, stop).into(),
+                )
             }
-            (Some((hot, _)), Ok(allowed)) => {
-                let call = Unary { hot, begun, allowed, request, read: None, timer: None };
-                Answering::Lean(Arc::clone(services), Some(call))
-            }
+            (Some((hot, _)), Ok(allowed)) => services.begin(hot, begun, allowed, request),
             (_, allowed) => {
                 let timer = allowed.map(|allowed| allowed.map(deadline::timer));
                 services.ordinary(begun, timer, request.map(Body::new))
@@ -98,12 +100,14 @@ impl hyper::service::Service<Request<Incoming>> for Front {
 
 /// A request that is being answered.
 pub enum Answering {
-    /// By the lean path.
-    Lean(Arc<Services>, Option<Unary>),
-    /// By the lean path, with a stream that has begun.
-    Stream(Option<Response<Reply>>),
+    /// It was at once, or a stream has begun; none once that was told.
+    Answered(Option<Response<Reply>>),
+    /// By the lean path, once its body has come.
+    Lean(Arc<Services>, Option<Box<Unary>>),
     /// By tonic's routes.
     Ordinary(Pin<Box<dyn Future<Output = Response<Reply>> + Send>>),
+    /// That went wrong within us.
+    Broken(Option<Box<dyn Any + Send>>),
 }
 
 impl Future for Answering {
@@ -112,23 +116,49 @@ impl Future for Answering {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             match &mut *self {
-                Self::Stream(response) => {
+                Self::Answered(response) => {
                     return response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
                 }
-                Self::Ordinary(answer) => return answer.as_mut().poll(cx).map(Ok),
                 Self::Lean(services, call) => {
-                    let handed_on = match ready!(Unary::poll(call, &services.lean, cx)) {
-                        Outcome::Answered(response) => return Poll::Ready(Ok(response)),
-                        Outcome::HandedOn(handed_on) => handed_on,
-                    };
-                    *self = services.ordinary(handed_on.begun, Ok(handed_on.timer), handed_on.request);
+                    let outcome = ready!(Unary::poll(call, &services.lean, cx));
+                    *self = services.take_over(outcome);
                 }
+                Self::Ordinary(answer) => return answer.as_mut().poll(cx).map(Ok),
+                // Here it ends one request; where it happened it would have ended all of the connection.
+                Self::Broken(panic) => match panic.take() {
+                    Some(panic) => resume_unwind(panic),
+                    None => return Poll::Pending,
+                },
             }
         }
     }
 }
 
 impl Services {
+    fn begin(
+        self: &Arc<Self>,
+        hot: Hot,
+        begun: Begun,
+        allowed: Option<Duration>,
+        request: Request<Incoming>,
+    ) -> Answering {
+        let answer = || Unary::begin(&self.lean, hot, begun, allowed, request);
+        match catch_unwind(AssertUnwindSafe(answer)) {
+            Ok(Ok(outcome)) => self.take_over(outcome),
+            Ok(Err(waiting)) => Answering::Lean(Arc::clone(self), Some(waiting)),
+            Err(panic) => Answering::Broken(Some(panic)),
+        }
+    }
+
+    fn take_over(self: &Arc<Self>, outcome: Outcome) -> Answering {
+        match outcome {
+            Outcome::Answered(response) => Answering::Answered(Some(response)),
+            Outcome::HandedOn(handed_on) => {
+                self.ordinary(handed_on.begun, Ok(handed_on.timer), handed_on.request)
+            }
+        }
+    }
+
     fn ordinary(
         self: &Arc<Self>,
         begun: Begun,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::first_turn::{FirstTurns, Served};
 use super::front::Front;
+use super::keepalive::KeepaliveTimer;
 use super::one_piece::OnePiece;
 use crate::telemetry::Metrics;
 
@@ -47,11 +48,11 @@ const LOCAL_RESETS_MAX: usize = 256;
 /// Streams that a client may break before they were looked at; with more, its connection is closed (CVE-2023-44487).
 const UNSEEN_RESETS_MAX: usize = 20;
 /// Bytes of a stream that may wait to be read.
-const STREAM_WINDOW_BYTES: u32 = 32 * 1024;
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// Bytes of a connection that may wait to be read. h2 closes a connection with `too_many_data_frames` once the DATA frames
-/// that wait on it fall short of 256 bytes each by more than half of this, in all. The window of a stream holds 546 questions
-/// of 60 bytes, each in a frame of its own as most clients send them, which fall short by 107 KB: four such streams may wait.
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// that wait on it fall short of 256 bytes each by more than half of this, in all. The window of a stream holds 1 092 questions
+/// of 60 bytes, each in a frame of its own as most clients send them, which fall short by 214 KB: four such streams may wait.
+const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Connections refused for each line of the log about it.
 const REFUSED_PER_LOG_LINE: u64 = 1_000;
 /// How long to wait after the machine has no room for one more connection.
@@ -124,7 +125,9 @@ async fn connection(
     let turns = FirstTurns::default();
     let mut builder = http2::Builder::new(turns.clone());
     builder
-        .timer(TokioTimer::new())
+        .timer(KeepaliveTimer::default())
+        // No answer of gRPC has a date (gRPC over HTTP/2, "Responses"), and to tell it costs as much as a look-up.
+        .auto_date_header(false)
         .max_concurrent_streams(limits.streams_per_connection_max)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)
         .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)

@@ -9,6 +9,8 @@ pub mod deadline;
 pub mod first_turn;
 pub mod fleet;
 pub mod front;
+mod headers;
+mod keepalive;
 pub mod lean;
 pub mod listener;
 pub mod observe;

@@ -12,7 +12,7 @@ use papaya::HashMap;
 use super::digest::DigestHasher;
 use super::encoded::EncodedUser;
 use super::facts::Standing;
-use super::lease::Lease;
+use super::lease::{Lease, Leased};
 use super::session::{Held, HeldDead, HeldSession, Verdict};
 use super::user::{FactsNow, HeldUser};
 use super::uses::Uses;
@@ -79,7 +79,19 @@ impl Table {
             return lease.ask(clock).map(|_| found);
         }
         let leased = lease.ask(clock)?;
-        Some(self.find(digest, now(leased.now()), answer))
+        Some(self.look_up_leased(leased, digest, now(leased.now()), answer))
+    }
+
+    /// The same for whoever has asked the lease, at `now`. Only for a question that had come by then: one that comes later
+    /// could be told by a lease which has run out since that a session is good whose revocation has returned.
+    pub fn look_up_leased<T>(
+        &self,
+        _leased: Leased,
+        digest: &TokenDigest,
+        now: UnixMillis,
+        answer: impl FnOnce(&GoodSession<'_>) -> T,
+    ) -> LookUp<T> {
+        self.find(digest, now, answer)
     }
 
     fn find<T>(

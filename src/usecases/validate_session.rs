@@ -14,6 +14,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::session::{BindingVerdict, EndReason, Session};
 use crate::domain::time::UnixMillis;
 use crate::domain::token::GenuineToken;
+use crate::fleet::look_up::Moment;
 use crate::live::table::{GoodSession, LookUp};
 use crate::store::{EndTarget, Ending};
 
@@ -47,6 +48,14 @@ pub struct Demands {
     pub max_auth_age: Option<Duration>,
 }
 
+/// When memory is asked.
+#[derive(Clone, Copy)]
+enum When {
+    Now,
+    /// At a moment by which the question had come; none where memory might not answer then.
+    At(Option<Moment>),
+}
+
 /// What memory answers.
 enum Asked<T> {
     /// The session is good, and meets what was demanded.
@@ -64,8 +73,27 @@ pub fn validate_at_once<T>(
     token: &str,
     answer: impl FnOnce(Validated<'_>) -> T,
 ) -> Result<Option<T>, Refusal> {
+    at_once(app, When::Now, token, answer)
+}
+
+/// The same for one of many questions that had all come at a `moment` of [`crate::fleet::Fleet::moment`].
+pub fn validate_at<T>(
+    app: &App,
+    moment: Option<Moment>,
+    token: &str,
+    answer: impl FnOnce(Validated<'_>) -> T,
+) -> Result<Option<T>, Refusal> {
+    at_once(app, When::At(moment), token, answer)
+}
+
+fn at_once<T>(
+    app: &App,
+    when: When,
+    token: &str,
+    answer: impl FnOnce(Validated<'_>) -> T,
+) -> Result<Option<T>, Refusal> {
     let genuine = app.keys.verify(token).map_err(|_| Refusal::SessionTokenInvalid)?;
-    match ask_memory(app, &genuine, &Demands::default(), answer)? {
+    match ask_memory(app, when, &genuine, &Demands::default(), answer)? {
         Asked::Good(answer) => Ok(Some(answer)),
         Asked::Ends(_) | Asked::Miss => Ok(None),
     }
@@ -80,7 +108,7 @@ pub async fn validate_session<T>(
 ) -> Result<T, Refusal> {
     let genuine = app.keys.verify(token).map_err(|_| Refusal::SessionTokenInvalid)?;
     for _ in 0..READS_MAX {
-        match ask_memory(app, &genuine, demands, &answer)? {
+        match ask_memory(app, When::Now, &genuine, demands, &answer)? {
             Asked::Good(answer) => return Ok(answer),
             Asked::Ends(session) => {
                 end_elsewhere(app, session).await?;
@@ -107,6 +135,7 @@ pub async fn standing(app: &Arc<App>, token: &str, demands: &Demands) -> Result<
 /// read once where the session is good: behind the lease and before the session.
 fn ask_memory<T>(
     app: &App,
+    when: When,
     genuine: &GenuineToken,
     demands: &Demands,
     answer: impl FnOnce(Validated<'_>) -> T,
@@ -117,7 +146,11 @@ fn ask_memory<T>(
         }
         meet(app, good, demands, now, answer)
     };
-    let told = match app.fleet.look_up(&genuine.digest, meet) {
+    let found = match when {
+        When::Now => app.fleet.look_up(&genuine.digest, meet),
+        When::At(moment) => moment.map(|moment| app.fleet.look_up_at(moment, &genuine.digest, meet)),
+    };
+    let told = match found {
         Some(LookUp::Good(asked)) => return asked,
         Some(LookUp::Over(death)) => Err(death.into()),
         Some(LookUp::NotKnown) => Err(Refusal::SessionTokenInvalid),

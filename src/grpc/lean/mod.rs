@@ -1,14 +1,14 @@
 //! The questions that come with every request of every other service, answered below tonic: read in place, answered out of
 //! memory, written as one frame.
 //!
-//! In reading order: `question` reads requests, `answer` writes what is told of a good session (all of the
-//! `session` where LoadUser asks), `refusals` are prepared,
-//! `unary` puts them together for one call, `stream` for a
-//! stream of them. Only what is plain is answered here: whatever is unusual about a request, and
+//! In reading order: `question` reads requests, `answer` writes what is told of a good session (all of the `session` where
+//! LoadUser asks) by its `fields`, `refusals` are prepared, `unary` puts them together for one call, `stream` for a stream
+//! of them. Only what is plain is answered here: whatever is unusual about a request, and
 //! whatever memory does not know, goes on to tonic's routes as if it had not been looked at. So every rule that is not
 //! about speed has one home, there; one suite holds both ways against each other (`tests/it/rpc/lean`).
 
 mod answer;
+mod fields;
 pub mod question;
 mod refusals;
 mod session;
@@ -17,7 +17,7 @@ pub mod unary;
 
 use std::sync::Arc;
 
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderName};
 use http::{Method, Request, Response};
 use hyper::body::{Bytes, Incoming};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use self::refusals::Refusals;
 use self::stream::Answers;
 use super::deadline::Timer;
+use super::headers::find;
 use super::observe::{Begun, MethodId, Observe};
 use super::reply::Reply;
 use crate::domain::refusal::Refusal;
@@ -35,7 +36,7 @@ use crate::usecases::validate_session::validate_at_once;
 const VALIDATE_SESSION: &str = "/latchkey.v1.AuthService/ValidateSession";
 const LOAD_USER: &str = "/latchkey.v1.AuthService/LoadUser";
 const STREAM: &str = "/latchkey.v1.AuthService/StreamValidateSessions";
-const ENCODING: &str = "grpc-encoding";
+static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// Which way ValidateSession, StreamValidateSessions and LoadUser take. The answers are the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -130,7 +131,7 @@ impl Lean {
 
 /// Whether nothing in the headers asks for more than the least.
 fn is_plain(headers: &HeaderMap) -> bool {
-    !headers.contains_key(ENCODING)
+    find(headers, &ENCODING).is_none()
 }
 
 #[cfg(test)]

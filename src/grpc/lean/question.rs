@@ -109,6 +109,11 @@ impl<'m> Fields<'m> {
 
     /// A number of up to ten bytes, of which the tenth can hold one bit.
     fn varint(&mut self) -> Option<u64> {
+        // Nearly all of them.
+        if let [byte @ ..0x80, rest @ ..] = self.0 {
+            self.0 = rest;
+            return Some(u64::from(*byte));
+        }
         let mut number = 0;
         for (at, &byte) in self.0.iter().enumerate().take(10) {
             number |= u64::from(byte & 0x7f) << (7 * at);

@@ -23,13 +23,14 @@ use super::Lean;
 use super::answer::{put_framed, put_good, put_refused};
 use super::question::{FRAME_HEAD, Tagged, message_len, tagged};
 use crate::domain::refusal::Refusal;
+use crate::fleet::look_up::Moment;
 use crate::grpc::auth::{STREAM_QUESTIONS_IN_FLIGHT_MAX, answer};
 use crate::grpc::deadline::Timer;
 use crate::grpc::observe::Begun;
 use crate::grpc::proto::v1;
 use crate::grpc::refused_message::{not_a_message, refusal_of_message, too_large, unreadable};
 use crate::grpc::status::{code, ok_trailers, trailers};
-use crate::usecases::validate_session::validate_at_once;
+use crate::usecases::validate_session::validate_at;
 
 /// Bytes of answers beyond which they are sent before more is read: with one more they are a frame of HTTP/2.
 const ANSWERS_BYTES_MAX: usize = 15 * 1024;
@@ -48,6 +49,8 @@ pub struct Answers {
     waiting: FuturesOrdered<Waiting>,
     /// Answers to be sent.
     out: Vec<u8>,
+    /// How many bytes the answers took that were sent last.
+    sent: usize,
     state: State,
 }
 
@@ -82,6 +85,7 @@ impl Answers {
             read: BytesMut::new(),
             waiting: FuturesOrdered::new(),
             out: Vec::new(),
+            sent: 0,
             state: State::Open,
         }
     }
@@ -98,6 +102,7 @@ impl Answers {
             }
         }
         if !self.out.is_empty() {
+            self.sent = self.out.len();
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.out).into()))));
         }
         match &mut self.state {
@@ -143,6 +148,12 @@ impl Answers {
         // Looked at where they lie: to split each off would take as long as to look it up.
         let mut read = std::mem::take(&mut self.read);
         let mut taken = 0;
+        if !read.is_empty() && self.out.capacity() == 0 {
+            // The next answers take about as much room as the last ones.
+            self.out.reserve(self.sent);
+        }
+        // Behind the questions that have come, and before what is known of their sessions.
+        let moment = if read.is_empty() { None } else { self.lean.app.fleet.moment() };
         while self.may_ask() && !self.is_full() {
             let rest = &read[taken..];
             let Some(head) = rest.first_chunk::<FRAME_HEAD>() else { break };
@@ -156,7 +167,7 @@ impl Answers {
             }
             let Some(message) = rest[FRAME_HEAD..].get(..len) else { break };
             taken += FRAME_HEAD + len;
-            if let Err(refusal) = self.ask(message) {
+            if let Err(refusal) = self.ask(moment, message) {
                 self.close(Some(refusal));
             }
         }
@@ -165,13 +176,13 @@ impl Answers {
     }
 
     /// Answers one question, at once where that can be done. Refuses what is none.
-    fn ask(&mut self, message: &[u8]) -> Result<(), Refusal> {
+    fn ask(&mut self, moment: Option<Moment>, message: &[u8]) -> Result<(), Refusal> {
         if let Ok(Tagged { tag, token }) = tagged(message) {
             let mut behind = Vec::new();
             // Who has to wait for others may not be answered before them.
             let turn = self.waiting.is_empty();
             let out = if turn { &mut self.out } else { &mut behind };
-            let answered = validate_at_once(&self.lean.app, token, |good| put_good(tag, &good, out));
+            let answered = validate_at(&self.lean.app, moment, token, |good| put_good(tag, &good, out));
             match answered {
                 Ok(Some(())) => {}
                 Err(refusal) => {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
@@ -19,20 +19,17 @@ use crate::grpc::reply::Reply;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// A call under way.
+/// A call whose body is waited for.
 pub struct Unary {
-    /// What is asked.
-    pub hot: Hot,
-    /// The RPC.
-    pub begun: Begun,
+    hot: Hot,
+    begun: Begun,
     /// The time that the client allows.
-    pub allowed: Option<Duration>,
-    /// Head and body as they came.
-    pub request: Request<Incoming>,
+    allowed: Option<Duration>,
+    request: Request<Incoming>,
     /// What was read of the body.
-    pub read: Option<Bytes>,
+    read: Option<Bytes>,
     /// Runs once the body was waited for.
-    pub timer: Option<Timer>,
+    timer: Option<Timer>,
 }
 
 /// What came of a call.
@@ -54,35 +51,44 @@ pub struct HandedOn {
 }
 
 impl Unary {
+    /// Begins to answer a call. Where its body is there already, as nearly always, something comes of it at once, and
+    /// nothing of it has to be kept; else the call that waits is given back.
+    pub fn begin(
+        lean: &Lean,
+        hot: Hot,
+        begun: Begun,
+        allowed: Option<Duration>,
+        mut request: Request<Incoming>,
+    ) -> Result<Outcome, Box<Self>> {
+        let mut read = None;
+        // Whoever finds it pending polls it again.
+        let mut nobody = Context::from_waker(Waker::noop());
+        match read_whole(request.body_mut(), &mut read, &mut nobody) {
+            Poll::Pending => Err(Box::new(Self { hot, begun, allowed, request, read, timer: None })),
+            Poll::Ready(last) => match answer(lean, hot, read.as_ref(), last.as_ref()) {
+                Some(answer) => Ok(Outcome::Answered(told(lean, answer, begun))),
+                None => Ok(Outcome::hand_on(begun, allowed.map(timer), request, read, last)),
+            },
+        }
+    }
+
     /// Goes on with a call. Leaves none in `call` once something came of it.
-    pub fn poll(call: &mut Option<Self>, lean: &Lean, cx: &mut Context<'_>) -> Poll<Outcome> {
+    pub fn poll(call: &mut Option<Box<Self>>, lean: &Lean, cx: &mut Context<'_>) -> Poll<Outcome> {
         let Some(this) = call.as_mut() else { return Poll::Pending };
-        let last = loop {
-            let body = this.request.body_mut();
-            if this.read.is_some() && body.is_end_stream() {
-                break None;
-            }
-            let frame = match Pin::new(body).poll_frame(cx) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending if this.is_late(cx) => {
-                    let refused =
-                        call.take().map(|this| lean.refusals.answer(&Refusal::Deadline, this.begun));
-                    return refused.map_or(Poll::Pending, |refused| Poll::Ready(Outcome::Answered(refused)));
-                }
-                Poll::Pending => return Poll::Pending,
-            };
-            match frame.map(|frame| frame.map(Frame::into_data)) {
-                None => break None,
-                Some(Ok(Ok(data))) if data.is_empty() => {}
-                Some(Ok(Ok(data))) if this.read.is_none() => this.read = Some(data),
-                Some(Ok(Ok(more))) => break Some(Ok(more)),
-                // Trailers of a request say nothing to us.
-                Some(Ok(Err(_))) => {}
-                Some(Err(broken)) => break Some(Err(broken)),
-            }
+        let last = match read_whole(this.request.body_mut(), &mut this.read, cx) {
+            Poll::Ready(last) => Some(last),
+            Poll::Pending if this.is_late(cx) => None,
+            Poll::Pending => return Poll::Pending,
         };
         let Some(this) = call.take() else { return Poll::Pending };
-        Poll::Ready(this.finish(lean, last))
+        let Self { hot, begun, allowed, request, read, timer: running } = *this;
+        let Some(last) = last else {
+            return Poll::Ready(Outcome::Answered(lean.refusals.answer(&Refusal::Deadline, begun)));
+        };
+        Poll::Ready(match answer(lean, hot, read.as_ref(), last.as_ref()) {
+            Some(answer) => Outcome::Answered(told(lean, answer, begun)),
+            None => Outcome::hand_on(begun, running.or_else(|| allowed.map(timer)), request, read, last),
+        })
     }
 
     /// Whether the time of the client is over, which runs from the first time that its body is waited for: no call that
@@ -91,35 +97,66 @@ impl Unary {
         let Some(allowed) = self.allowed else { return false };
         self.timer.get_or_insert_with(|| timer(allowed)).as_mut().poll(cx).is_ready()
     }
+}
 
-    /// Answers the call if the body ended with what was `read`, and memory knows.
-    fn finish(self, lean: &Lean, last: Option<Result<Bytes, hyper::Error>>) -> Outcome {
-        let Self { hot, begun, allowed, request, read, timer: running } = self;
-        let answer = match (&read, &last) {
-            (Some(body), None) => lean.answer(hot, body),
-            _ => None,
-        };
-        match answer {
-            Some(Ok(frame)) => Outcome::Answered(good(frame, begun)),
-            Some(Err(refusal)) => Outcome::Answered(lean.refusals.answer(&refusal, begun)),
-            None => {
-                let ahead = read.map(Ok).into_iter().chain(last).collect();
-                let request = request.map(|rest| Body::new(Replay { ahead, rest }));
-                Outcome::HandedOn(HandedOn { begun, timer: running.or_else(|| allowed.map(timer)), request })
-            }
+impl Outcome {
+    fn hand_on(
+        begun: Begun,
+        timer: Option<Timer>,
+        request: Request<Incoming>,
+        read: Option<Bytes>,
+        last: Option<Result<Bytes, hyper::Error>>,
+    ) -> Self {
+        let ahead = read.map(Ok).into_iter().chain(last).collect();
+        let request = request.map(|rest| Body::new(Replay { ahead, rest }));
+        Self::HandedOn(HandedOn { begun, timer, request })
+    }
+}
+
+/// Reads a body that comes in one piece, until it has ended. If there is more, or it breaks, that is what is told.
+fn read_whole(
+    body: &mut Incoming,
+    read: &mut Option<Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+    loop {
+        if read.is_some() && body.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            None => return Poll::Ready(None),
+            Some(Ok(Ok(data))) if data.is_empty() => {}
+            Some(Ok(Ok(data))) if read.is_none() => *read = Some(data),
+            Some(Ok(Ok(more))) => return Poll::Ready(Some(Ok(more))),
+            // Trailers of a request say nothing to us.
+            Some(Ok(Err(_))) => {}
+            Some(Err(broken)) => return Poll::Ready(Some(Err(broken))),
         }
     }
 }
 
-fn good(frame: Bytes, begun: Begun) -> Response<Reply> {
-    headed(Reply::One { frame: Some(frame), begun: Some(begun) })
+/// The answer, if the body ended with what was `read`, and memory knows.
+fn answer(
+    lean: &Lean,
+    hot: Hot,
+    read: Option<&Bytes>,
+    last: Option<&Result<Bytes, hyper::Error>>,
+) -> Option<Result<Bytes, Refusal>> {
+    if last.is_none() { lean.answer(hot, read?) } else { None }
+}
+
+fn told(lean: &Lean, answer: Result<Bytes, Refusal>, begun: Begun) -> Response<Reply> {
+    match answer {
+        Ok(frame) => headed(Reply::One { frame: Some(frame), begun: Some(begun) }),
+        Err(refusal) => lean.refusals.answer(&refusal, begun),
+    }
 }
 
 /// The head of an answer that has a body.
 pub(super) fn headed(reply: Reply) -> Response<Reply> {
     let mut response = Response::new(reply);
-    // One more than is put in: hyper adds the date.
-    let mut headers = HeaderMap::with_capacity(2);
+    let mut headers = HeaderMap::with_capacity(1);
     headers.insert(CONTENT_TYPE, GRPC);
     *response.headers_mut() = headers;
     response

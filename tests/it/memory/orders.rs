@@ -124,6 +124,36 @@ fn a_clock_read_before_the_lease_is_no_danger_to_a_revocation() {
     revoked_while_silent(Reading::ClockLeaseState);
 }
 
+/// Several questions of a stream are answered by one reading of lease and clock, as `Fleet::moment` has it. The last of
+/// them comes before that reading, or behind it.
+fn revoked_between_questions(all_came_before: bool) {
+    loom::model(move || {
+        let node = Arc::new(Node::new());
+        let revoking = Arc::clone(&node);
+        let revoker = thread::spawn(move || revoking.revoke());
+        let begins_after = || node.returned.load(Ordering::Acquire);
+        let came_before = begins_after();
+        let leased = node.is_leased();
+        let came_late = if all_came_before { came_before } else { begins_after() };
+        for begins_after in [came_before, came_late] {
+            let good = leased && !node.over.load(Ordering::Acquire);
+            assert!(!(begins_after && good), "good after the revocation returned");
+        }
+        revoker.join().expect("it revokes");
+    });
+}
+
+#[test]
+fn one_reading_of_the_lease_is_enough_for_all_that_came_before() {
+    revoked_between_questions(true);
+}
+
+#[test]
+#[should_panic(expected = "good after the revocation returned")]
+fn a_question_that_came_behind_the_reading_is_noticed() {
+    revoked_between_questions(false);
+}
+
 /// A session that goes on while its siblings end, and its user.
 struct Kept {
     /// `HeldSession::user_epoch`.

@@ -23,6 +23,7 @@ mod fleet;
 mod hashing;
 mod health;
 mod import_users;
+mod keepalive;
 mod lean;
 mod lifecycle;
 mod list_sessions;

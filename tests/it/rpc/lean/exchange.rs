@@ -155,11 +155,11 @@ async fn read(response: http::Response<Incoming>) -> Told {
     Told { status: head.status, headers: all(&head.headers), body: body.into(), trailers, frames, broken }
 }
 
-/// Every header but the date, which is not the answer's.
 fn all(headers: &HeaderMap) -> Vec<(String, Bytes)> {
-    let told = headers.iter().filter(|(name, _)| *name != http::header::DATE);
-    let mut told: Vec<_> =
-        told.map(|(name, value)| (name.to_string(), Bytes::copy_from_slice(value.as_bytes()))).collect();
+    let mut told: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), Bytes::copy_from_slice(value.as_bytes())))
+        .collect();
     told.sort();
     told
 }

@@ -21,6 +21,7 @@ use latchkey::live::lease::Lease;
 use latchkey::live::table::{GoodSession, LookUp, Table};
 use sha2::Sha256;
 
+use super::chain::{Chain, WAITS};
 use super::numbers;
 use super::resident::resident_bytes;
 use super::stopwatch::{best_of_rounds, nanos_each};
@@ -42,20 +43,23 @@ type Value = [u64; 12];
 /// Measures with each number of sessions, and prints the table.
 pub fn run(sizes: &[u64]) {
     println!(
-        "\n| sessions | check, ns | HMAC + std look-up, ns | ratio | HMAC alone, ns | to the first row | bytes a session |"
+        "\n| sessions | check, ns | HMAC + std look-up, ns | ratio | HMAC alone, ns | to the first row \
+         | beyond the first row, ns | three waits for memory, ns | bytes a session |"
     );
-    println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let mut first = None;
     for size in sizes {
         let row = measure(*size);
         let first = *first.get_or_insert(row.check);
         println!(
-            "| {size} | {:.0} | {:.0} | {:.2} | {:.0} | {:.2} | {:.0} |",
+            "| {size} | {:.0} | {:.0} | {:.2} | {:.0} | {:.2} | {:.0} | {:.0} | {:.0} |",
             row.check,
             row.yardstick,
             row.check / row.yardstick,
             row.hmac,
             row.check / first,
+            row.check - first,
+            row.waits,
             bytes_each(*size),
         );
     }
@@ -87,6 +91,7 @@ struct Row {
     check: f64,
     yardstick: f64,
     hmac: f64,
+    waits: f64,
 }
 
 fn measure(size: u64) -> Row {
@@ -98,6 +103,7 @@ fn measure(size: u64) -> Row {
         let digest = digest(&memory.ring, number, memory.step);
         std_map.insert(digest, [number; 12]);
     }
+    let mut chain = Chain::of(usize::try_from(memory.grown).expect("it grew"));
     // What memory saw for the first time it queues to be written down; that is not repeated.
     assert_eq!(memory.check_all(), CHECKS, "all are good");
     let best = best_of_rounds(&mut [
@@ -110,8 +116,9 @@ fn measure(size: u64) -> Row {
                 }
             })
         },
+        &mut || nanos_each(CHECKS, || chain.follow(WAITS * CHECKS)),
     ]);
-    Row { check: best[0], yardstick: best[1], hmac: best[2] }
+    Row { check: best[0], yardstick: best[1], hmac: best[2], waits: best[3] }
 }
 
 fn hmac_and_look_up<'m>(

@@ -11,6 +11,9 @@ use std::task::{Context, Poll};
 
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
+use tokio::io::AsyncWrite;
+
+use super::outbox::Outbox;
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -25,33 +28,30 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for FirstTurns {
 }
 
 /// A connection with the requests that come on it.
-pub struct Served<'c, C> {
+pub struct Served<'c, C, W> {
     /// The connection, which hands its requests to `turns`.
     pub connection: Pin<&'c mut C>,
     turns: FirstTurns,
     /// Those that have their turn; empty but for its room between two polls.
     now: Vec<Work>,
+    outbox: Outbox<W>,
 }
 
-impl<'c, C> Served<'c, C> {
-    /// Serves `connection`, which was made with `turns` for its executor.
-    pub fn new(connection: Pin<&'c mut C>, turns: FirstTurns) -> Self {
-        Self { connection, turns, now: Vec::new() }
+impl<'c, C: Future, W: AsyncWrite + Unpin> Served<'c, C, W> {
+    /// Serves `connection`, which was made with `turns` for its executor and writes into `outbox`.
+    pub fn new(connection: Pin<&'c mut C>, turns: FirstTurns, outbox: Outbox<W>) -> Self {
+        Self { connection, turns, now: Vec::new(), outbox }
     }
-}
 
-impl<C: Future> Future for Served<'_, C> {
-    type Output = C::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
-        let this = self.get_mut();
+    /// Reads what has come and answers what can be answered, until there is nothing more for now, or the connection ends.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<C::Output> {
         loop {
-            let ended = this.connection.as_mut().poll(cx);
-            std::mem::swap(&mut this.now, &mut *this.turns.0.lock().unwrap_or_else(PoisonError::into_inner));
-            if this.now.is_empty() {
+            let ended = self.connection.as_mut().poll(cx);
+            std::mem::swap(&mut self.now, &mut *self.turns.0.lock().unwrap_or_else(PoisonError::into_inner));
+            if self.now.is_empty() {
                 return ended;
             }
-            for mut work in this.now.drain(..) {
+            for mut work in self.now.drain(..) {
                 // One that panics ends alone, as it would in a task of its own.
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     if work.as_mut().poll(cx).is_pending() {
@@ -64,5 +64,21 @@ impl<C: Future> Future for Served<'_, C> {
             }
             // What was answered is to be sent.
         }
+    }
+}
+
+impl<C: Future, W: AsyncWrite + Unpin> Future for Served<'_, C, W> {
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let this = self.get_mut();
+        let ended = this.turn(cx);
+        if let Poll::Ready(Err(_)) = this.outbox.send(cx)
+            && ended.is_pending()
+        {
+            // The connection learns of it when it flushes, as it does in each turn.
+            cx.waker().wake_by_ref();
+        }
+        ended
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::first_turn::{FirstTurns, Served};
 use super::front::Front;
 use super::keepalive::KeepaliveTimer;
-use super::one_piece::OnePiece;
+use super::outbox::Outbox;
 use crate::telemetry::Metrics;
 
 /// Bounds on what clients may take.
@@ -121,7 +121,8 @@ async fn connection(
         return Err("speaks no HTTP/2".to_owned());
     }
     let (read, write) = stream.into_split();
-    let stream = tokio::io::join(PREFACE.chain(read), OnePiece::new(write));
+    let outbox = Outbox::new(write);
+    let stream = tokio::io::join(PREFACE.chain(read), outbox.clone());
     let turns = FirstTurns::default();
     let mut builder = http2::Builder::new(turns.clone());
     builder
@@ -137,7 +138,7 @@ async fn connection(
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
     let connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), front));
-    let mut serving = Served::new(connection, turns);
+    let mut serving = Served::new(connection, turns, outbox);
     let ended = tokio::select! {
         ended = &mut serving => ended,
         () = stop.cancelled() => {

@@ -14,7 +14,7 @@ mod keepalive;
 pub mod lean;
 pub mod listener;
 pub mod observe;
-pub mod one_piece;
+pub mod outbox;
 mod page;
 pub mod proto;
 pub mod refused_message;

@@ -13,7 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("lib.rs", &[]),
     ("cli", &["*"]),
     ("server", &["*"]),
-    // `live` is for the fast path only; of `host`, the trait `Clock`, by which RPCs are timed.
+    // `live` is for the fast path only; of `host`, the traits `Clock`, by which RPCs are timed, and `Ticks`, for keepalive.
     ("grpc", &["grpc", "usecases", "domain", "live", "telemetry", "host"]),
     ("usecases", &["usecases", "domain", "live", "fleet", "store", "passwords", "host"]),
     ("fleet", &["fleet", "domain", "live", "store", "host", "mutation"]),
@@ -59,7 +59,7 @@ const HOMES: &[(&[&str], &[&str], &str)] = &[
 /// What is made in one place only, those places, and what to do elsewhere.
 const MADE_IN: &[(&[&str], &[&str], &str)] = &[
     (
-        &["SystemClock", "SystemEntropy", "ManualClock", "SeededEntropy", "SqlStore::open"],
+        &["SystemClock", "SystemTicks", "SystemEntropy", "ManualClock", "SeededEntropy", "SqlStore::open"],
         &["host.rs", "server", "cli", "store/sql"],
         "take the trait as an argument; `cli` and tests choose the implementation",
     ),

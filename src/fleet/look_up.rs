@@ -1,6 +1,7 @@
 //! Asks memory: lease, clock, state, in this order.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 
 use super::Fleet;
 use crate::domain::time::UnixMillis;
@@ -8,11 +9,13 @@ use crate::domain::token::TokenDigest;
 use crate::live::lease::Leased;
 use crate::live::table::{GoodSession, LookUp};
 
-/// A moment at which memory may answer, for the questions that had come by then.
+/// A moment at which memory may answer, for the questions that had come by then. It borrows them, so that none can be added
+/// while it counts.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub struct Moment<'q> {
     leased: Leased,
     time: UnixMillis,
+    questions: PhantomData<&'q [u8]>,
 }
 
 impl Fleet {
@@ -33,20 +36,22 @@ impl Fleet {
         shared.table.look_up(&shared.lease, clock, digest, now, |good| answer(good, time.get()))
     }
 
-    /// Asks the lease and the clock for many look-ups at once. None while this node cannot know the latest state.
+    /// Asks the lease and the clock for all questions among the bytes that have come. None while this node cannot know the
+    /// latest state.
     ///
-    /// A question counts as begun when it has come, so a revocation that returned before it had waited for all leases of
-    /// that time, this one included, if it was run out by then.
-    pub fn moment(&self) -> Option<Moment> {
+    /// A revocation that returned before a question came was either applied here, or has outlasted every lease of that
+    /// time; and the clock, which is read after all of them came, says so.
+    pub fn moment<'q>(&self, _questions: &'q [u8]) -> Option<Moment<'q>> {
         let shared = &self.shared;
         let leased = shared.lease.ask(|| shared.clock.boottime())?;
-        Some(Moment { leased, time: shared.time.at(leased.now()).unwrap_or_default() })
+        let time = shared.time.at(leased.now()).unwrap_or_default();
+        Some(Moment { leased, time, questions: PhantomData })
     }
 
-    /// The same as [`Fleet::look_up`] at a moment by which the question had come.
+    /// Looks up whose session a token is, at a moment by which the question had come.
     pub fn look_up_at<T>(
         &self,
-        Moment { leased, time }: Moment,
+        Moment { leased, time, .. }: Moment<'_>,
         digest: &TokenDigest,
         answer: impl FnOnce(&GoodSession<'_>, UnixMillis) -> T,
     ) -> LookUp<T> {

@@ -82,3 +82,40 @@ impl<C: Future, W: AsyncWrite + Unpin> Future for Served<'_, C, W> {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, poll_fn};
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Waker;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_has_a_turn_and_one_that_panics_ends_alone() {
+        let (turns, done) = (FirstTurns::default(), Arc::new(AtomicU32::new(0)));
+        let count = |by: u32| {
+            let done = Arc::clone(&done);
+            async move {
+                done.fetch_add(by, Ordering::Relaxed);
+            }
+        };
+        turns.execute(count(1));
+        turns.execute(async { panic!("a defect") });
+        turns.execute(count(10));
+        turns.execute(pending());
+        let mut polls = 0;
+        let connection = std::pin::pin!(poll_fn(|_| {
+            polls += 1;
+            Poll::<()>::Pending
+        }));
+        let mut served = Served::new(connection, turns.clone(), Outbox::new(tokio::io::sink()));
+        let mut nobody = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut served).poll(&mut nobody).is_pending());
+        assert_eq!(done.load(Ordering::Relaxed), 11);
+        turns.execute(count(100));
+        assert!(Pin::new(&mut served).poll(&mut nobody).is_pending());
+        assert_eq!(done.load(Ordering::Relaxed), 111);
+        assert_eq!(polls, 4, "what was answered is written in the same turn");
+    }
+}

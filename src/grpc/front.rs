@@ -11,6 +11,7 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -75,6 +76,13 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Answering {
+        let answering = catch_unwind(AssertUnwindSafe(|| self.answer(request)));
+        answering.unwrap_or_else(|panic| Answering::Broken(Some(panic)))
+    }
+}
+
+impl Front {
+    fn answer(&self, request: Request<Incoming>) -> Answering {
         let services = &self.0;
         let path = request.uri().path();
         let hot = services.lean.recognise(&request);
@@ -100,13 +108,13 @@ impl hyper::service::Service<Request<Incoming>> for Front {
 
 /// A request that is being answered.
 pub enum Answering {
-    /// It was at once, or a stream has begun; none once that was told.
+    /// A response that is there already; none once it was given.
     Answered(Option<Response<Reply>>),
     /// By the lean path, once its body has come.
     Lean(Arc<Services>, Option<Box<Unary>>),
     /// By tonic's routes.
     Ordinary(Pin<Box<dyn Future<Output = Response<Reply>> + Send>>),
-    /// That went wrong within us.
+    /// A panic.
     Broken(Option<Box<dyn Any + Send>>),
 }
 
@@ -142,11 +150,9 @@ impl Services {
         allowed: Option<Duration>,
         request: Request<Incoming>,
     ) -> Answering {
-        let answer = || Unary::begin(&self.lean, hot, begun, allowed, request);
-        match catch_unwind(AssertUnwindSafe(answer)) {
-            Ok(Ok(outcome)) => self.take_over(outcome),
-            Ok(Err(waiting)) => Answering::Lean(Arc::clone(self), Some(waiting)),
-            Err(panic) => Answering::Broken(Some(panic)),
+        match Unary::begin(&self.lean, hot, begun, allowed, request) {
+            ControlFlow::Break(outcome) => self.take_over(outcome),
+            ControlFlow::Continue(waiting) => Answering::Lean(Arc::clone(self), Some(waiting)),
         }
     }
 
@@ -207,5 +213,18 @@ fn explain(response: Response<Body>) -> Response<Body> {
             status(&refusal_of_message(&refused)).into_http()
         }
         _ => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_call_is_one_of_its_answer() {
+        let mut broken = Answering::Broken(Some(Box::new("a defect")));
+        let mut nobody = Context::from_waker(std::task::Waker::noop());
+        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut broken).poll(&mut nobody)));
+        assert!(polled.is_err_and(|panic| panic.downcast_ref() == Some(&"a defect")));
     }
 }

@@ -2,18 +2,26 @@
 //! are seconds, so the last tick of the machine is exact enough.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 use hyper_util::rt::TokioTimer;
 
-use crate::host::TickClock;
+use crate::host::Ticks;
 
 /// tokio's timer, with a clock that costs little.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct KeepaliveTimer {
-    clock: TickClock,
+    ticks: Arc<dyn Ticks>,
     timer: TokioTimer,
+}
+
+impl KeepaliveTimer {
+    /// By the clock of `ticks`.
+    pub fn new(ticks: Arc<dyn Ticks>) -> Self {
+        Self { ticks, timer: TokioTimer::new() }
+    }
 }
 
 impl Timer for KeepaliveTimer {
@@ -26,7 +34,7 @@ impl Timer for KeepaliveTimer {
     }
 
     fn now(&self) -> Instant {
-        self.clock.now()
+        self.ticks.last()
     }
 
     fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, new_deadline: Instant) {

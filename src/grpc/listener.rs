@@ -20,6 +20,7 @@ use super::first_turn::{FirstTurns, Served};
 use super::front::Front;
 use super::keepalive::KeepaliveTimer;
 use super::outbox::Outbox;
+use crate::host::Ticks;
 use crate::telemetry::Metrics;
 
 /// Bounds on what clients may take.
@@ -50,8 +51,8 @@ const UNSEEN_RESETS_MAX: usize = 20;
 /// Bytes of a stream that may wait to be read.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// Bytes of a connection that may wait to be read. h2 closes a connection with `too_many_data_frames` once the DATA frames
-/// that wait on it fall short of 256 bytes each by more than half of this, in all. The window of a stream holds 1 092 questions
-/// of 60 bytes, each in a frame of its own as most clients send them, which fall short by 214 KB: four such streams may wait.
+/// that wait on it fall short of 256 bytes each by more than half of this, in all. The window of a stream holds 753 questions
+/// of 87 bytes, each in a frame of its own as most clients send them, which fall short by 127 KB: eight such streams may wait.
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Connections refused for each line of the log about it.
 const REFUSED_PER_LOG_LINE: u64 = 1_000;
@@ -64,9 +65,11 @@ pub async fn serve(
     front: Front,
     limits: WireLimits,
     metrics: Arc<Metrics>,
+    ticks: Arc<dyn Ticks>,
     stop: CancellationToken,
     abort: CancellationToken,
 ) {
+    let timer = KeepaliveTimer::new(ticks);
     let room = Room::new(limits, metrics);
     let connections = TaskTracker::new();
     loop {
@@ -77,7 +80,8 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 let Some(seat) = room.enter(peer) else { continue };
-                let work = connection(stream, front.clone(), limits, stop.clone(), abort.clone());
+                let work =
+                    connection(stream, front.clone(), limits, timer.clone(), stop.clone(), abort.clone());
                 connections.spawn(async move {
                     if let Err(error) = work.await {
                         tracing::debug!(%peer, error, "a connection broke");
@@ -106,6 +110,7 @@ async fn connection(
     mut stream: TcpStream,
     front: Front,
     limits: WireLimits,
+    timer: KeepaliveTimer,
     stop: CancellationToken,
     abort: CancellationToken,
 ) -> Result<(), String> {
@@ -126,8 +131,8 @@ async fn connection(
     let turns = FirstTurns::default();
     let mut builder = http2::Builder::new(turns.clone());
     builder
-        .timer(KeepaliveTimer::default())
-        // No answer of gRPC has a date (gRPC over HTTP/2, "Responses"), and to tell it costs as much as a look-up.
+        .timer(timer)
+        // gRPC over HTTP/2 asks for none ("Responses"), whatever RFC 9110 (6.6.1) asks of others, and nobody looks at it.
         .auto_date_header(false)
         .max_concurrent_streams(limits.streams_per_connection_max)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)

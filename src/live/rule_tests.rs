@@ -69,20 +69,28 @@ fn a_session_that_seems_idle_is_asked_for_once_before_it_is_over() {
 
 #[test]
 fn a_use_that_is_written_down_late_is_asked_for_again() {
-    let mut memory = Memory::with(1);
+    let mut memory = Memory::new(LIMITS, 10);
+    // It lasts, so that nothing but the idle limit ends it.
+    let long = Session { expire_time: NOW.plus(Duration::from_hours(12)), ..session(1, 1) };
+    let unused = read(1, long.clone(), Some(user(1, 1)));
+    memory.keeper.fill(unused.clone(), NOW);
     let expired = LookUp::Over(crate::domain::session::Death::Expired);
     let end = NOW.plus(Duration::from_mins(30));
     let [soon, later] = [1, 1_001].map(|millis| end.plus(Duration::from_millis(millis)));
-    let unused = read(1, session(1, 1), Some(user(1, 1)));
     memory.keeper.fill(unused.clone(), soon);
     assert_eq!(memory.look_up_at(1, soon), expired);
     assert_eq!(memory.look_up_at(1, later), LookUp::Miss, "another node may have written a use since");
     memory.keeper.fill(unused, later);
     assert_eq!(memory.look_up_at(1, later), expired);
-    let used = Session { last_seen_time: NOW.plus(Duration::from_mins(29)), ..session(1, 1) };
+    let used = Session { last_seen_time: NOW.plus(Duration::from_mins(29)), ..long };
     memory.keeper.fill(read(1, used.clone(), Some(user(1, 1))), later.plus(Duration::from_secs(1)));
     assert_eq!(memory.look_up_at(1, later.plus(Duration::from_secs(2))), GOOD);
-    let for_good = NOW.plus(Duration::from_mins(29 + 30 + 2));
+    let written = NOW.plus(Duration::from_mins(29 + 30 + 2));
+    memory.keeper.fill(read(1, used.clone(), Some(user(1, 1))), written.minus(Duration::from_millis(1)));
+    let soon = written.plus(Duration::from_secs(1));
+    assert_eq!(memory.look_up_at(1, soon), LookUp::Miss, "a millisecond too early is too early");
+    // To be sure that it is not earlier, memory asks for half a second more.
+    let for_good = written.plus(Duration::from_millis(600));
     memory.keeper.fill(read(1, used, Some(user(1, 1))), for_good);
     assert_eq!(
         memory.look_up_at(1, for_good.plus(Duration::from_hours(1))),

@@ -49,7 +49,8 @@ pub(super) struct HeldSession {
     pub(super) user: HeldUser,
     pub(super) terms: Arc<Terms>,
     pub(super) address: Address,
-    /// The lower half of it; `terms` hold the upper one, which is nought but for who was made to leave four billion times.
+    /// The lower half of the epoch; `terms` hold the upper one, which is nought but for who was made to leave four billion
+    /// times.
     user_epoch: AtomicU32,
     pub(super) last_use: LastUse,
     pub(super) marks: Marks,
@@ -190,7 +191,7 @@ impl HeldSession {
     fn is_known_idle(&self, now: UnixMillis) -> bool {
         let Some(asked) = self.marks.idle_asked(self.create_time()) else { return false };
         let end = self.idle_end();
-        asked.until >= end && (asked.until >= end.plus(WRITTEN_WITHIN) || now < asked.since.plus(IDLE_HOLDS))
+        asked.until >= end && (asked.since >= end.plus(WRITTEN_WITHIN) || now < asked.since.plus(IDLE_HOLDS))
     }
 
     fn note_idle(&self, now: UnixMillis) {
@@ -226,8 +227,30 @@ pub(super) fn death_as_read(session: &Session, user: Option<&User>) -> Option<De
 
 #[cfg(test)]
 mod tests {
+    use super::super::samples::{NOW, at, session};
     use super::*;
     use crate::domain::token::TokenDigest;
+
+    #[test]
+    fn an_epoch_of_any_size_is_kept_and_only_goes_up() {
+        let upper = 7_i64 << u32::BITS;
+        for (born, stamps, kept) in [
+            (1, vec![3, 2], 3),
+            (i64::from(u32::MAX) - 1, vec![i64::from(u32::MAX)], i64::from(u32::MAX)),
+            (upper + 5, vec![4, upper + 9, upper + 8], upper + 9),
+            // What does not fit is the last that does.
+            (1, vec![upper], i64::from(u32::MAX)),
+        ] {
+            let session = Session { user_epoch: Epoch::from_i64(born), ..session(1, 1) };
+            let user = HeldUser::new(session.user_id, None, at(1), crate::live::encoded::Encoded::nothing);
+            let held = HeldSession::new(&session, user, &mut KnownTerms::default(), NOW);
+            assert_eq!(held.user_epoch(), session.user_epoch);
+            for epoch in stamps {
+                held.stamp(Epoch::from_i64(epoch));
+            }
+            assert_eq!(held.user_epoch(), Epoch::from_i64(kept));
+        }
+    }
 
     #[test]
     fn a_session_takes_no_more_room_than_it_must() {

@@ -85,7 +85,7 @@ const _: () =
 #[derive(Debug)]
 pub(super) struct Marks(AtomicU32);
 
-/// When something happened: behind `since` and not behind `until`.
+/// When something happened: not before `since`, and not after `until`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Happened {
     pub(super) since: UnixMillis,

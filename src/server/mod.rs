@@ -32,7 +32,7 @@ use crate::grpc::listener::{self, WireLimits};
 use crate::grpc::observe::Observe;
 use crate::grpc::proto::{admin, v1};
 use crate::grpc::users::Users;
-use crate::host::{Clock, Entropy};
+use crate::host::{Clock, Entropy, SystemTicks};
 use crate::passwords::pool::HashingPool;
 use crate::passwords::throttle::Throttle;
 use crate::store::coordination::Coordination;
@@ -293,8 +293,9 @@ impl Server {
             ));
         }
         upkeep.start(&side, &stop_rest);
-        let mut serving =
-            std::pin::pin!(listener::serve(grpc, front, limits, metrics, stop_grpc.clone(), cut.clone()));
+        let ticks = Arc::new(SystemTicks::new());
+        let serving = listener::serve(grpc, front, limits, metrics, ticks, stop_grpc.clone(), cut.clone());
+        let mut serving = std::pin::pin!(serving);
         health.begin().await;
 
         tokio::select! {

@@ -50,10 +50,10 @@ pub struct Demands {
 
 /// When memory is asked.
 #[derive(Clone, Copy)]
-enum When {
+enum When<'q> {
     Now,
     /// At a moment by which the question had come; none where memory might not answer then.
-    At(Option<Moment>),
+    At(Option<Moment<'q>>),
 }
 
 /// What memory answers.
@@ -66,8 +66,8 @@ enum Asked<T> {
     Miss,
 }
 
-/// The same at once, for whoever presents nothing but a token: none where memory does not know, and
-/// [`validate_session`] has to be asked.
+/// Makes an answer of the session at once, for whoever presents nothing but a token; counts as a use of it. None where memory
+/// does not know, and [`validate_session`] has to be asked.
 pub fn validate_at_once<T>(
     app: &App,
     token: &str,
@@ -76,11 +76,11 @@ pub fn validate_at_once<T>(
     at_once(app, When::Now, token, answer)
 }
 
-/// The same for one of many questions that had all come at a `moment` of [`crate::fleet::Fleet::moment`].
-pub fn validate_at<T>(
+/// As [`validate_at_once`], for one of the questions that had come at a `moment` of [`crate::fleet::Fleet::moment`].
+pub fn validate_at<'q, T>(
     app: &App,
-    moment: Option<Moment>,
-    token: &str,
+    moment: Option<Moment<'q>>,
+    token: &'q str,
     answer: impl FnOnce(Validated<'_>) -> T,
 ) -> Result<Option<T>, Refusal> {
     at_once(app, When::At(moment), token, answer)
@@ -88,7 +88,7 @@ pub fn validate_at<T>(
 
 fn at_once<T>(
     app: &App,
-    when: When,
+    when: When<'_>,
     token: &str,
     answer: impl FnOnce(Validated<'_>) -> T,
 ) -> Result<Option<T>, Refusal> {
@@ -135,7 +135,7 @@ pub async fn standing(app: &Arc<App>, token: &str, demands: &Demands) -> Result<
 /// read once where the session is good: behind the lease and before the session.
 fn ask_memory<T>(
     app: &App,
-    when: When,
+    when: When<'_>,
     genuine: &GenuineToken,
     demands: &Demands,
     answer: impl FnOnce(Validated<'_>) -> T,

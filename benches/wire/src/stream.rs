@@ -35,7 +35,9 @@ pub fn measure(ours: &Latchkey, report: &mut Report) -> Result<(), Failure> {
         Ok(nanos_each(spent, QUESTIONS))
     };
     let (count, len) = (QUESTIONS.to_string(), asked.to_string());
+    let forged = unary::forged(&ours.token);
     let validated = || round(&ours.server, &["stream", "ask", &ours.grpc, &count, &ours.token]);
+    let refused = || round(&ours.server, &["stream", "refused", &ours.grpc, &count, &forged]);
     let echoed = || round(&bare, &["stream", "echo", &bare_address, &count, &len]);
     let rounds: Vec<_> =
         (0..ROUNDS).map(|_| Ok((validated()?, echoed()?))).collect::<Result<_, Failure>>()?;
@@ -43,6 +45,9 @@ pub fn measure(ours: &Latchkey, report: &mut Report) -> Result<(), Failure> {
     let figure = format!("{}, so {:.2} x of its rate", micros(&rounds), 1.0 / ratio);
     let sizes = format!("bare tonic stream echo, {asked} and {answer_len} B");
     report.add("a question of a stream, server CPU", &sizes, &figure, ">= 0.4 x of its rate");
+    let rounds: Vec<_> =
+        (0..ROUNDS).map(|_| Ok((refused()?, validated()?))).collect::<Result<_, Failure>>()?;
+    report.add("a forged token in a stream, server CPU", "a good one", &micros(&rounds), "<= 1.0 x");
     let unary: Vec<_> =
         (0..ROUNDS).map(|_| Ok((unary::validate(ours)?, validated()?))).collect::<Result<_, Failure>>()?;
     let (_, _, ratio) = compare(&unary);
@@ -52,12 +57,15 @@ pub fn measure(ours: &Latchkey, report: &mut Report) -> Result<(), Failure> {
 
 /// The client: asks so many questions over one stream, and says how many were answered well.
 pub async fn client(words: &[&str]) -> Result<(), Failure> {
-    let [kind, address, count, what] = words else { return Err("stream ask|echo ADDRESS COUNT WHAT".into()) };
+    let [kind, address, count, what] = words else {
+        return Err("stream ask|refused|echo ADDRESS COUNT WHAT".into());
+    };
     let (channel, count) = (latchkey::channel(address).await?, count.parse::<u64>()?);
     let mut good = 0_u64;
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await?;
-    if *kind == "ask" {
+    if *kind != "echo" {
+        let is_good = *kind == "ask";
         let token = (*what).to_owned();
         let asked = futures_util::stream::iter((0..count).map(move |tag| ask(tag, &token)));
         let (path, codec) =
@@ -65,8 +73,10 @@ pub async fn client(words: &[&str]) -> Result<(), Failure> {
         let mut answers = grpc.streaming(Request::new(asked), path, codec).await?.into_inner();
         while let Some(answer) = answers.next().await {
             let answer = answer?;
-            if answer.tag != good || answer.good.is_empty() {
-                return Err(format!("answer {} came at the place of {good}, or refused", answer.tag).into());
+            if answer.tag != good || answer.good.is_empty() == is_good {
+                return Err(
+                    format!("answer {} came at the place of {good}, or is another one", answer.tag).into()
+                );
             }
             good += 1;
         }

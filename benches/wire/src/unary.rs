@@ -83,11 +83,12 @@ fn steps(metrics: &Metrics) -> f64 {
     count("") - by_itself.iter().map(|step| count(&format!("\"{step}\""))).sum::<f64>()
 }
 
-/// A token with a changed tag.
-fn forged(token: &str) -> String {
-    let (head, last) = token.split_at(token.len() - 4);
-    let other: String = last.chars().map(|letter| if letter == 'A' { 'B' } else { 'A' }).collect();
-    format!("{head}{other}")
+/// A token with a changed tag. Its last character stays: not each would be Base64 there.
+pub fn forged(token: &str) -> String {
+    let (head, tag) = token.split_at(token.len() - 5);
+    let (changed, last) = tag.split_at(4);
+    let other: String = changed.chars().map(|letter| if letter == 'A' { 'B' } else { 'A' }).collect();
+    format!("{head}{other}{last}")
 }
 
 /// One message in a frame, in a file.

@@ -10,8 +10,6 @@ use super::fields::{
 };
 use super::question::FRAME_HEAD;
 use super::session::ToldSession;
-use crate::domain::refusal::Refusal;
-use crate::grpc::auth::refused;
 use crate::usecases::validate_session::Validated;
 
 /// Two flags that are true.
@@ -46,11 +44,10 @@ pub(super) fn put_good(tag: u64, validated: &Validated<'_>, out: &mut Vec<u8>) {
     told.put(out);
 }
 
-/// The same of a question that is refused.
-pub(super) fn put_refused(tag: u64, refusal: &Refusal, out: &mut Vec<u8>) {
-    let told = refused(refusal);
-    put_answer(tag, 3, prost::Message::encoded_len(&told), out);
-    prost::Message::encode_raw(&told, out);
+/// The same of a question that is refused, with what is told of that.
+pub(super) fn put_refused(tag: u64, told: &[u8], out: &mut Vec<u8>) {
+    put_answer(tag, 3, told.len(), out);
+    out.put_slice(told);
 }
 
 /// A message with its head.

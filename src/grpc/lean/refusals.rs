@@ -2,12 +2,15 @@
 //!
 //! What is prepared is the very answer that `grpc/status.rs` gives, so the two ways to refuse cannot differ.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, Response};
+use prost::Message as _;
 use tonic::Code;
 
 use crate::domain::refusal::Refusal;
+use crate::grpc::auth::refused;
 use crate::grpc::observe::Begun;
 use crate::grpc::reply::Reply;
 use crate::grpc::status::{code, reason, reason_name, status};
@@ -36,6 +39,8 @@ struct Prepared {
     refusal: Refusal,
     code: Code,
     headers: HeaderMap,
+    /// The `QuestionRefused` of a stream, encoded.
+    in_a_stream: Vec<u8>,
     /// The counter of its reason, once it was used.
     count: OnceLock<Count>,
 }
@@ -44,9 +49,17 @@ impl Refusals {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         let prepared = PREPARED.map(|refusal| {
             let headers = status(&refusal).into_http::<()>().into_parts().0.headers;
-            Prepared { code: code(&refusal), headers, count: OnceLock::new(), refusal }
+            let in_a_stream = refused(&refusal).encode_to_vec();
+            Prepared { code: code(&refusal), headers, in_a_stream, count: OnceLock::new(), refusal }
         });
         Self { metrics, prepared }
+    }
+
+    /// What an answer of a stream says of a question that is refused, encoded.
+    pub(super) fn in_a_stream(&self, refusal: &Refusal) -> Cow<'_, [u8]> {
+        let prepared = self.prepared.iter().find(|one| one.refusal == *refusal);
+        prepared
+            .map_or_else(|| refused(refusal).encode_to_vec().into(), |one| one.in_a_stream.as_slice().into())
     }
 
     /// The answer to an RPC that is refused; nothing follows its headers.

@@ -152,8 +152,8 @@ impl Answers {
             // The next answers take about as much room as the last ones.
             self.out.reserve(self.sent);
         }
-        // Behind the questions that have come, and before what is known of their sessions.
-        let moment = if read.is_empty() { None } else { self.lean.app.fleet.moment() };
+        // Asked for behind the questions that have come, and before what is known of their sessions.
+        let mut moment = None;
         while self.may_ask() && !self.is_full() {
             let rest = &read[taken..];
             let Some(head) = rest.first_chunk::<FRAME_HEAD>() else { break };
@@ -167,6 +167,7 @@ impl Answers {
             }
             let Some(message) = rest[FRAME_HEAD..].get(..len) else { break };
             taken += FRAME_HEAD + len;
+            let moment = *moment.get_or_insert_with(|| self.lean.app.fleet.moment(&read));
             if let Err(refusal) = self.ask(moment, message) {
                 self.close(Some(refusal));
             }
@@ -176,7 +177,7 @@ impl Answers {
     }
 
     /// Answers one question, at once where that can be done. Refuses what is none.
-    fn ask(&mut self, moment: Option<Moment>, message: &[u8]) -> Result<(), Refusal> {
+    fn ask<'q>(&mut self, moment: Option<Moment<'q>>, message: &'q [u8]) -> Result<(), Refusal> {
         if let Ok(Tagged { tag, token }) = tagged(message) {
             let mut behind = Vec::new();
             // Who has to wait for others may not be answered before them.
@@ -187,7 +188,7 @@ impl Answers {
                 Ok(Some(())) => {}
                 Err(refusal) => {
                     let out = if turn { &mut self.out } else { &mut behind };
-                    put_refused(tag, &refusal, out);
+                    put_refused(tag, &self.lean.refusals.in_a_stream(&refusal), out);
                 }
                 Ok(None) => {
                     self.wait_for(message)?;

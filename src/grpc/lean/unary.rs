@@ -1,6 +1,7 @@
 //! One call that may be answered here: waits for its whole body, answers, or hands it on as if it had not been looked at.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -59,16 +60,18 @@ impl Unary {
         begun: Begun,
         allowed: Option<Duration>,
         mut request: Request<Incoming>,
-    ) -> Result<Outcome, Box<Self>> {
+    ) -> ControlFlow<Outcome, Box<Self>> {
         let mut read = None;
         // Whoever finds it pending polls it again.
         let mut nobody = Context::from_waker(Waker::noop());
         match read_whole(request.body_mut(), &mut read, &mut nobody) {
-            Poll::Pending => Err(Box::new(Self { hot, begun, allowed, request, read, timer: None })),
-            Poll::Ready(last) => match answer(lean, hot, read.as_ref(), last.as_ref()) {
-                Some(answer) => Ok(Outcome::Answered(told(lean, answer, begun))),
-                None => Ok(Outcome::hand_on(begun, allowed.map(timer), request, read, last)),
-            },
+            Poll::Pending => {
+                ControlFlow::Continue(Box::new(Self { hot, begun, allowed, request, read, timer: None }))
+            }
+            Poll::Ready(last) => ControlFlow::Break(match answer(lean, hot, read.as_ref(), last.as_ref()) {
+                Some(answer) => Outcome::Answered(told(lean, answer, begun)),
+                None => Outcome::hand_on(begun, allowed.map(timer), request, read, last),
+            }),
         }
     }
 

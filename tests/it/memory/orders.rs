@@ -129,8 +129,9 @@ fn a_clock_read_before_the_lease_is_no_danger_to_a_revocation() {
 fn revoked_between_questions(all_came_before: bool) {
     loom::model(move || {
         let node = Arc::new(Node::new());
-        let revoking = Arc::clone(&node);
-        let revoker = thread::spawn(move || revoking.revoke());
+        let (follower, revoker) = (Arc::clone(&node), Arc::clone(&node));
+        let follower = thread::spawn(move || follower.poll());
+        let revoker = thread::spawn(move || revoker.revoke());
         let begins_after = || node.returned.load(Ordering::Acquire);
         let came_before = begins_after();
         let leased = node.is_leased();
@@ -139,6 +140,7 @@ fn revoked_between_questions(all_came_before: bool) {
             let good = leased && !node.over.load(Ordering::Acquire);
             assert!(!(begins_after && good), "good after the revocation returned");
         }
+        follower.join().expect("it polls");
         revoker.join().expect("it revokes");
     });
 }

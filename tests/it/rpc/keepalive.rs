@@ -1,5 +1,8 @@
 //! A quiet connection is asked whether it lives, and one that does not answer is closed.
 
+use std::time::Duration;
+
+use latchkey::host::{Clock as _, SystemClock};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -12,6 +15,11 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const PING: u8 = 6;
 const ACK: u8 = 1;
 const FRAME_HEAD: usize = 9;
+const INTERVAL: Duration = Duration::from_millis(200);
+/// At most so long ago was the last tick of the machine.
+const TICK: Duration = Duration::from_millis(20);
+/// More than fit into the time that a silent connection has.
+const QUESTIONS: u32 = 15;
 
 /// A client that does not answer by itself.
 struct Client(TcpStream);
@@ -48,7 +56,7 @@ impl Client {
 async fn a_connection_that_does_not_say_that_it_lives_is_closed() {
     let database = TestDatabase::create(Engine::Sqlite).await;
     let server = TestServer::start_with(&database, |config| {
-        config.grpc.keepalive_interval_ms = 200;
+        config.grpc.keepalive_interval_ms = u64::try_from(INTERVAL.as_millis()).expect("fits");
         config.grpc.keepalive_timeout_ms = 2_000;
     })
     .await;
@@ -58,10 +66,17 @@ async fn a_connection_that_does_not_say_that_it_lives_is_closed() {
         assert_eq!(mute.asked().await, None, "once, and then it is closed");
     };
     let stays = async {
-        for _ in 0..20 {
+        let begun = SystemClock.boottime();
+        for _ in 0..QUESTIONS {
             let asked = alive.asked().await.expect("whoever answers is asked again");
             alive.answer(&asked).await;
         }
+        SystemClock.boottime().since(begun)
     };
-    in_time("the end of one, and many questions to the other", async { tokio::join!(ends, stays) }).await;
+    let both = async { tokio::join!(ends, stays) };
+    let ((), took) = in_time("the end of one, and many questions to the other", both).await;
+    assert!(
+        took + TICK * QUESTIONS > INTERVAL * QUESTIONS,
+        "it is asked when it is quiet, and not before: {took:?}"
+    );
 }

@@ -129,7 +129,7 @@ async fn small_frames_that_wait_do_not_break_the_connection() {
     // Each question is a frame by itself, as gRPC clients of other languages send them, and there are more of them than the
     // window of a stream takes.
     const QUESTIONS: usize = 2_000;
-    const STREAMS: usize = 4;
+    const STREAMS: usize = 8;
     let database = TestDatabase::create(Engine::Sqlite).await;
     let server = TestServer::start(&database).await;
     let ada = server.add_bare_user("ada").await;

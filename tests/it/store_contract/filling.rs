@@ -21,6 +21,7 @@ on_each_engine![
     what_is_over_is_found_all_the_same,
     many_tokens_are_asked_for_at_once,
     pages_by_use_follow_each_other_without_gap_or_double,
+    a_page_that_is_cut_short_leaves_its_connection_usable,
     only_the_unended_of_active_users_come_by_use,
     a_filling_tells_the_head_and_the_epoch_of_everyone,
 ];
@@ -138,6 +139,24 @@ async fn pages_by_use_follow_each_other_without_gap_or_double(db: &TestDatabase)
     let last = sessions[27].id;
     store.touch_sessions(&[(last, at(30))]).await.expect("touched");
     assert_eq!(by_use(&store, None, 1).await[0].session.id, last);
+}
+
+/// Rows are read as they come, so that who gives up leaves some on their way.
+async fn a_page_that_is_cut_short_leaves_its_connection_usable(db: &TestDatabase) {
+    const SESSIONS: usize = 300;
+    let store = db.open().await;
+    let ada = add_user(&store, "ada").await;
+    for number in 0..SESSIONS {
+        add_used(&store, &ada, u64::try_from(number).expect("fits")).await;
+    }
+    let limit = u32::try_from(SESSIONS).expect("fits");
+    let mut given_up = 0;
+    for micros in 0..60 {
+        let patience = Duration::from_micros(100 * micros);
+        given_up += usize::from(tokio::time::timeout(patience, by_use(&store, None, limit)).await.is_err());
+    }
+    assert!(given_up > 0);
+    assert_eq!(by_use(&store, None, limit).await.len(), SESSIONS);
 }
 
 async fn only_the_unended_of_active_users_come_by_use(db: &TestDatabase) {

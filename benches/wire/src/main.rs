@@ -20,7 +20,8 @@ mod unary;
 
 use report::Report;
 
-/// As in the program that is shipped.
+/// As in the program that is shipped; without it tonic is as bare as it comes.
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -39,15 +40,17 @@ fn main() -> Result<(), Failure> {
             report.print();
             Ok(())
         }
-        ["wire", program, database] => measure(program, database),
-        _ => Err("usage: wire PROGRAM POSTGRES_URL | start PROGRAM POSTGRES_URL SESSIONS".into()),
+        ["wire", program, database, with_mimalloc] => measure(program, database, with_mimalloc),
+        _ => Err("usage: wire PROGRAM POSTGRES_URL THIS_WITH_MIMALLOC | start PROGRAM POSTGRES_URL SESSIONS"
+            .into()),
     }
 }
 
-fn measure(program: &str, database: &str) -> Result<(), Failure> {
+/// `with_mimalloc` is this program, made with the feature of that name.
+fn measure(program: &str, database: &str, with_mimalloc: &str) -> Result<(), Failure> {
     let mut report = Report::default();
     let ours = one_thread()?.block_on(latchkey::start(program))?;
-    unary::measure(&ours, &mut report)?;
+    unary::measure(&ours, with_mimalloc, &mut report)?;
     stream::measure(&ours, &mut report)?;
     storm::measure(&ours, &mut report)?;
     redis::measure(&ours, &mut report)?;

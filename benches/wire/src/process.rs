@@ -32,9 +32,15 @@ impl Server {
         Ok(Self { child, _stdout: stdout, first_line: line })
     }
 
-    /// The processor time that it has taken, and those of its children that have ended.
+    /// The processor time that its threads have taken, to the nanosecond (proc(5), `schedstat`).
     pub fn cpu(&self) -> Result<Duration, Failure> {
-        cpu_of(self.child.id())
+        let mut spent = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread that ends meanwhile is none of those that answer.
+            let Ok(told) = std::fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+            spent += told.split(' ').next().ok_or("a number")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(spent))
     }
 
     /// Memory that it holds, in bytes (the resident set).
@@ -69,14 +75,4 @@ pub fn run_client(program: &str, arguments: &[&str]) -> Result<String, Failure> 
         return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
     Ok(String::from_utf8(output.stdout)?)
-}
-
-/// The processor time of a process and of its children that have ended; proc(5), in hundredths of a second.
-pub fn cpu_of(pid: u32) -> Result<Duration, Failure> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').ok_or("the name stands in brackets")?;
-    // Behind the name: state is field 3, utime to cstime are 14 to 17.
-    let times = fields.split_whitespace().skip(11).take(4).map(str::parse::<u64>);
-    let ticks: u64 = times.sum::<Result<u64, _>>()?;
-    Ok(Duration::from_millis(ticks * 10))
 }

@@ -14,7 +14,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::session::{BindingVerdict, EndReason, Session};
 use crate::domain::time::UnixMillis;
 use crate::domain::token::GenuineToken;
-use crate::fleet::look_up::Moment;
+pub use crate::fleet::look_up::Moment;
 use crate::live::table::{GoodSession, LookUp};
 use crate::store::{EndTarget, Ending};
 
@@ -76,7 +76,7 @@ pub fn validate_at_once<T>(
     at_once(app, When::Now, token, answer)
 }
 
-/// As [`validate_at_once`], for one of the questions that had come at a `moment` of [`crate::fleet::Fleet::moment`].
+/// As [`validate_at_once`], for one of the questions that had come at a moment of [`crate::fleet::Fleet::moment`].
 pub fn validate_at<'q, T>(
     app: &App,
     moment: Option<Moment<'q>>,

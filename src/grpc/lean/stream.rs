@@ -23,14 +23,13 @@ use super::Lean;
 use super::answer::{put_framed, put_good, put_refused};
 use super::question::{FRAME_HEAD, Tagged, message_len, tagged};
 use crate::domain::refusal::Refusal;
-use crate::fleet::look_up::Moment;
 use crate::grpc::auth::{STREAM_QUESTIONS_IN_FLIGHT_MAX, answer};
 use crate::grpc::deadline::Timer;
 use crate::grpc::observe::Begun;
 use crate::grpc::proto::v1;
 use crate::grpc::refused_message::{not_a_message, refusal_of_message, too_large, unreadable};
 use crate::grpc::status::{code, ok_trailers, trailers};
-use crate::usecases::validate_session::validate_at;
+use crate::usecases::validate_session::{Moment, validate_at};
 
 /// Bytes of answers beyond which they are sent before more is read: with one more they are a frame of HTTP/2.
 const ANSWERS_BYTES_MAX: usize = 15 * 1024;

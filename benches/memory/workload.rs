@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use latchkey::domain::change::{ChangeKind, LoggedChange};
+use latchkey::domain::change::{LogEntry, LoggedChange};
 use latchkey::domain::client::Client;
 use latchkey::domain::id::{Epoch, Nonce, Position, SessionId, UserId};
 use latchkey::domain::login_name::LoginName;
@@ -92,10 +92,7 @@ pub fn ended(session: &Session) -> LoggedChange {
     LoggedChange {
         position: Position::ZERO,
         nonce: Nonce([0; 8]),
-        kind: ChangeKind::SessionEnded,
-        user: Some(session.user_id),
-        session: Some(session.id),
-        epoch: None,
+        entry: LogEntry::SessionEnded { user: session.user_id, session: session.id },
         time: BEGIN,
     }
 }

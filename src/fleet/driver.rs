@@ -57,6 +57,8 @@ pub(super) struct Driver {
     pub(super) left_behind: Vec<NodeId>,
     /// The id by which it tries to join.
     pub(super) joining: Option<NodeId>,
+    /// What of the log could not be read at the last poll, so that the log says it once.
+    pub(super) unreadable: Option<String>,
 }
 
 /// Gives the lease up however the thread ends: where nobody applies rows any more, nobody may answer.
@@ -125,6 +127,7 @@ impl Driver {
                 self.poll_failed()
             }
             Done::Polled(asked, Ok(polled)) => self.hear(asked, &polled),
+            Done::Polled(_, Err(StoreError::Corrupt(why))) => self.corrupt(&why),
             Done::Polled(asked, Err(error)) => {
                 tracing::debug!(%error, "the log was not read; it is tried again");
                 let pause = self.poll_failed();
@@ -155,6 +158,9 @@ impl Driver {
     }
 
     fn hear(&mut self, asked: Asked, polled: &Polled) -> BoxFuture<'static, Done> {
+        if self.unreadable.take().is_some() {
+            tracing::info!("the change log can be read again");
+        }
         let (shared, now) = (Arc::clone(&self.shared), self.shared.clock.boottime());
         shared.counts.head.store(polled.head.as_i64(), Ordering::Relaxed);
         let lease_millis = u64::try_from(polled.lease.as_millis()).unwrap_or(u64::MAX);
@@ -197,12 +203,23 @@ impl Driver {
         self.wait()
     }
 
+    /// The log holds a row that this node cannot apply, so it cannot know the latest state. It polls on: the row may be
+    /// repaired, or this node replaced by a version that knows it.
+    fn corrupt(&mut self, why: &str) -> BoxFuture<'static, Done> {
+        self.shared.lease.give_up();
+        if self.unreadable.as_deref() != Some(why) {
+            tracing::error!(why, "the change log cannot be read; this node answers UNAVAILABLE until it can");
+            self.unreadable = Some(why.to_owned());
+        }
+        self.poll_failed()
+    }
+
     /// Leaves under the ids of before, which hold no lease any more, writes again what was lost, and joins anew.
     fn join(&mut self) -> BoxFuture<'static, Done> {
         self.left_behind.extend(self.member.leave());
         let lost = self.member.to_write_again();
         self.shared.set_node(None);
-        let time = self.shared.time.now().unwrap_or_default();
+        let time = self.shared.time.now();
         let stamp = Stamp { time, nonce: Nonce(host::random(&*self.entropy)) };
         // Where the answer is lost, the row may be there all the same, and everybody would wait for it: the next attempt
         // removes it first. Nobody ever held a lease by that id, so it is taken again.
@@ -294,9 +311,7 @@ impl Driver {
                     let _ = done.send(());
                 }
                 Command::Fill(reader, fill, done) => {
-                    if let Ok(now) = self.shared.time.now() {
-                        self.member.fill(reader, fill, now);
-                    }
+                    self.member.fill(reader, fill, self.shared.time.now());
                     let _ = done.send(());
                 }
                 Command::EndKnown(what, done) => {

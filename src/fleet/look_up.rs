@@ -28,8 +28,7 @@ impl Fleet {
         let shared = &self.shared;
         let time = Cell::new(UnixMillis::default());
         let now = |here| {
-            // Whoever holds a lease has polled, and so knows the time.
-            time.set(shared.time.at(here).unwrap_or_default());
+            time.set(shared.time.at(here));
             time.get()
         };
         let clock = || shared.clock.boottime();
@@ -44,7 +43,7 @@ impl Fleet {
     pub fn moment<'q>(&self, _questions: &'q [u8]) -> Option<Moment<'q>> {
         let shared = &self.shared;
         let leased = shared.lease.ask(|| shared.clock.boottime())?;
-        let time = shared.time.at(leased.now()).unwrap_or_default();
+        let time = shared.time.at(leased.now());
         Some(Moment { leased, time, questions: PhantomData })
     }
 

@@ -142,7 +142,8 @@ impl Member {
         }
         let is_last_of_user = |at: usize, row: &LoggedChange| {
             let later = self.seen.iter().skip(at + 1);
-            row.kind != ChangeKind::UserChanged || !later.into_iter().any(|other| other.user == row.user)
+            row.kind() != ChangeKind::UserChanged
+                || !later.into_iter().any(|other| other.user() == row.user())
         };
         self.seen
             .iter()
@@ -222,6 +223,7 @@ impl Member {
 mod tests {
     use super::super::samples::*;
     use super::*;
+    use crate::domain::change::LogEntry;
     use crate::domain::id::{Epoch, UserId};
     use crate::live::keeper::MemoryLimits;
     use crate::live::table::Table;
@@ -266,8 +268,10 @@ mod tests {
     fn what_was_seen_is_written_again_until_it_is() {
         let (mut member, _) = member();
         let changed = |position, user| LoggedChange {
-            kind: ChangeKind::UserChanged,
-            user: Some(UserId::from_uuid(uuid::Uuid::from_u128(user))),
+            entry: LogEntry::UserChanged {
+                user: UserId::from_uuid(uuid::Uuid::from_u128(user)),
+                epoch: Epoch::FIRST,
+            },
             ..row(position)
         };
         member.apply_own(&[changed(5, 1)]);

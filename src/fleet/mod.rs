@@ -120,6 +120,7 @@ impl Fleet {
             stop: stop.clone(),
             left_behind: Vec::new(),
             joining: None,
+            unreadable: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let follow = move || runtime.block_on(driver.run());
@@ -180,10 +181,7 @@ impl Fleet {
     fn end_unsettled(&self, entropy: Arc<dyn Entropy>) {
         let (shared, endings, stop) = (Arc::clone(&self.shared), self.endings.clone(), self.stop.clone());
         self.settling.tasks.spawn(async move {
-            let stamp = || {
-                let time = shared.time.now().ok()?;
-                Some(Stamp { time, nonce: Nonce(host::random(&*entropy)) })
-            };
+            let stamp = || Stamp { time: shared.time.now(), nonce: Nonce(host::random(&*entropy)) };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = shared.unsettled.settle(&endings, stamp) => {}
@@ -212,7 +210,7 @@ impl Fleet {
     }
 
     async fn page_by_use(&self, after: Option<(UnixMillis, SessionId)>) -> store::Result<(Reader, Filling)> {
-        let now = self.shared.time.now().map_err(|_| unknown_time())?;
+        let now = self.shared.time.now();
         let reader = self.reader();
         Ok((reader, self.store.sessions_by_use(after, WARM_PAGE, now).await?))
     }
@@ -315,10 +313,6 @@ fn known(target: EndTarget) -> EndKnown {
         EndTarget::User { user, except } => EndKnown::User(user, except, Death::Revoked),
         EndTarget::Everyone => EndKnown::Everyone,
     }
-}
-
-fn unknown_time() -> StoreError {
-    StoreError::Unavailable("the database's time is unknown".to_owned())
 }
 
 fn not_filled(error: &StoreError) -> NotFilled {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::domain::change::{ChangeKind, LoggedChange};
+use crate::domain::change::{LogEntry, LoggedChange};
 use crate::domain::id::{Epoch, LogId, NodeId, Nonce, Position};
 use crate::domain::time::{BootTime, UnixMillis};
 use crate::store::coordination::{Joined, NodeRow, NodeState, Polled, Roster};
@@ -37,10 +37,7 @@ pub(super) fn row(position: i64) -> LoggedChange {
     LoggedChange {
         position: at(position),
         nonce: nonce(position),
-        kind: ChangeKind::EveryoneEnded,
-        user: None,
-        session: None,
-        epoch: Some(Epoch::from_i64(position)),
+        entry: LogEntry::EveryoneEnded { epoch: Epoch::from_i64(position) },
         time: NOW,
     }
 }

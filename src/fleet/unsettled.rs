@@ -42,8 +42,8 @@ impl Unsettled {
         self.lock().len()
     }
 
-    /// Ends them; goes on for ever. `stamp` is none while the time is not known.
-    pub(super) async fn settle(&self, endings: &Endings, stamp: impl Fn() -> Option<Stamp>) {
+    /// Ends them; goes on for ever.
+    pub(super) async fn settle(&self, endings: &Endings, stamp: impl Fn() -> Stamp) {
         loop {
             let some = self.some();
             if some.is_empty() {
@@ -54,7 +54,7 @@ impl Unsettled {
                 let stamp = stamp();
                 async move {
                     let ending = Ending { target: EndTarget::Session(session), reason };
-                    match endings.end(ending, stamp?).await {
+                    match endings.end(ending, stamp).await {
                         Ok(_) => Some(session),
                         Err(StoreError::Corrupt(why)) => {
                             tracing::error!(%session, why, "a session cannot be ended; it is ended here");

@@ -21,7 +21,7 @@ use super::table::Table;
 use super::terms::KnownTerms;
 pub use super::told::{EndKnown, Fill, Filled, Holding, MemoryLimits};
 use super::user::{HeldUser, Known};
-use crate::domain::change::{ChangeKind, LoggedChange};
+use crate::domain::change::{LogEntry, LoggedChange};
 use crate::domain::id::{Epoch, Position, SessionId, UserId};
 use crate::domain::session::Death;
 use crate::domain::time::UnixMillis;
@@ -127,30 +127,29 @@ impl Keeper {
     }
 
     fn take_effect(&mut self, row: &LoggedChange) {
-        match (row.kind, row.user, row.session) {
-            (ChangeKind::SessionEnded, _, Some(session)) => {
-                self.bury(session, Death::Revoked, row.position);
+        let position = row.position;
+        match row.entry {
+            LogEntry::SessionEnded { session, .. } => {
+                self.bury(session, Death::Revoked, position);
             }
-            (ChangeKind::SessionMisused, _, Some(session)) => {
-                self.bury(session, Death::BindingMismatch, row.position);
+            LogEntry::SessionMisused { session, .. } => {
+                self.bury(session, Death::BindingMismatch, position);
             }
-            (ChangeKind::UserSessionsEnded, Some(user), kept) => {
-                self.end_before(user, row, kept, Death::Revoked);
+            LogEntry::UserSessionsEnded { user, epoch, kept } => {
+                self.end_before(user, epoch, position, kept, Death::Revoked);
             }
-            (ChangeKind::PasswordChanged, Some(user), kept) => {
-                self.end_before(user, row, kept, Death::CredentialsChanged);
+            LogEntry::PasswordChanged { user, epoch, kept } => {
+                self.end_before(user, epoch, position, kept, Death::CredentialsChanged);
             }
-            (ChangeKind::UserDisabled | ChangeKind::UserDeleted, Some(user), _) => {
-                self.end_before(user, row, None, Death::UserDisabled);
+            LogEntry::UserDisabled { user, epoch } | LogEntry::UserDeleted { user, epoch } => {
+                self.end_before(user, epoch, position, None, Death::UserDisabled);
             }
-            (ChangeKind::UserChanged, Some(user), _) => {
+            LogEntry::UserChanged { user, .. } => {
                 if let Some(Known(user)) = self.users.get(&user) {
-                    user.change_standing(false, row.position);
+                    user.change_standing(false, position);
                 }
             }
-            (ChangeKind::EveryoneEnded, _, _) => self.raise_everyone(row.epoch.unwrap_or_default()),
-            // A row that names neither user nor session says nothing that could be applied.
-            (_, _, _) => {}
+            LogEntry::EveryoneEnded { epoch } => self.raise_everyone(epoch),
         }
     }
 
@@ -283,16 +282,22 @@ impl Keeper {
         self.index.candidates(session).iter().find_map(is_it)
     }
 
-    /// Sessions of the user from before the epoch of the row are over, but for the one that goes on.
-    fn end_before(&mut self, user: UserId, row: &LoggedChange, kept: Option<SessionId>, death: Death) {
+    /// Sessions of the user from before `epoch` are over since the row at `position`, but for the one that goes on.
+    fn end_before(
+        &mut self,
+        user: UserId,
+        epoch: Epoch,
+        position: Position,
+        kept: Option<SessionId>,
+        death: Death,
+    ) {
         let Some(Known(owner)) = self.users.get(&user) else { return };
-        let epoch = row.epoch.unwrap_or_default();
         // First the session that goes on, then the user: a reader sees the session ahead of the user, never behind.
         if let Some(kept) = kept {
             self.find(kept, |session| session.stamp(epoch));
         }
         owner.end_before(epoch, death);
-        owner.change_standing(death == Death::UserDisabled, row.position);
+        owner.change_standing(death == Death::UserDisabled, position);
     }
 
     /// Remembers at once, in the place of whatever is there, that the session is over, and as of which read.

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::domain::change::LoggedChange;
+use crate::domain::change::{LogEntry, LoggedChange};
 use crate::domain::id::{Position, SessionId, UserId};
 
 /// Changes that were applied to memory, with their positions.
@@ -39,10 +39,16 @@ impl RecentChanges {
 
     /// Remembers a change that memory was told.
     pub(super) fn note(&mut self, row: &LoggedChange) {
-        let subject = match (row.kind.is_of_one_session(), row.user, row.session) {
-            (true, _, Some(session)) => Subject::Session(session),
-            (_, Some(user), _) => Subject::User(user),
-            _ => {
+        let subject = match row.entry {
+            LogEntry::SessionEnded { session, .. } | LogEntry::SessionMisused { session, .. } => {
+                Subject::Session(session)
+            }
+            LogEntry::UserSessionsEnded { user, .. }
+            | LogEntry::PasswordChanged { user, .. }
+            | LogEntry::UserChanged { user, .. }
+            | LogEntry::UserDisabled { user, .. }
+            | LogEntry::UserDeleted { user, .. } => Subject::User(user),
+            LogEntry::EveryoneEnded { .. } => {
                 self.everyone = self.everyone.max(row.position);
                 return;
             }
@@ -78,8 +84,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::change::ChangeKind;
-    use crate::domain::id::Nonce;
+    use crate::domain::id::{Epoch, Nonce};
     use crate::domain::time::UnixMillis;
 
     fn at(position: i64) -> Position {
@@ -94,28 +99,23 @@ mod tests {
         SessionId::from_uuid(Uuid::from_u128(number))
     }
 
-    fn row(
-        position: i64,
-        kind: ChangeKind,
-        user: Option<UserId>,
-        session: Option<SessionId>,
-    ) -> LoggedChange {
-        let (position, nonce, time) = (at(position), Nonce([0; 8]), UnixMillis::default());
-        LoggedChange { position, nonce, kind, user, session, epoch: None, time }
+    fn row(position: i64, entry: LogEntry) -> LoggedChange {
+        LoggedChange { position: at(position), nonce: Nonce([0; 8]), entry, time: UnixMillis::default() }
     }
 
     #[test]
     fn only_what_touches_the_session_overtakes_a_read() {
         let mut recent = RecentChanges::new(at(10), 100);
-        recent.note(&row(11, ChangeKind::SessionEnded, Some(user(1)), Some(session(1))));
-        recent.note(&row(12, ChangeKind::UserSessionsEnded, Some(user(2)), Some(session(9))));
+        recent.note(&row(11, LogEntry::SessionEnded { user: user(1), session: session(1) }));
+        let kept = Some(session(9));
+        recent.note(&row(12, LogEntry::UserSessionsEnded { user: user(2), epoch: Epoch::FIRST, kept }));
         assert!(recent.touched_since(at(10), user(1), session(1)));
         assert!(!recent.touched_since(at(11), user(1), session(1)));
         assert!(!recent.touched_since(at(10), user(1), session(2)), "a sibling is not touched");
         assert!(recent.touched_since(at(11), user(2), session(3)));
         assert!(!recent.touched_since(at(12), user(2), session(3)));
         assert!(recent.touched_since(at(9), user(7), session(7)), "older than all that is known");
-        recent.note(&row(13, ChangeKind::EveryoneEnded, None, None));
+        recent.note(&row(13, LogEntry::EveryoneEnded { epoch: Epoch::FIRST }));
         assert!(recent.touched_since(at(12), user(7), session(7)));
         assert!(!recent.touched_since(at(13), user(7), session(7)));
     }
@@ -124,9 +124,9 @@ mod tests {
     fn what_is_forgotten_overtakes_every_older_read() {
         let mut recent = RecentChanges::new(at(0), 2);
         for position in 1..=4 {
-            recent.note(&row(position, ChangeKind::UserChanged, Some(user(1)), None));
+            recent.note(&row(position, LogEntry::UserChanged { user: user(1), epoch: Epoch::FIRST }));
         }
-        recent.note(&row(5, ChangeKind::UserChanged, Some(user(2)), None));
+        recent.note(&row(5, LogEntry::UserChanged { user: user(2), epoch: Epoch::FIRST }));
         assert!(recent.touched_since(at(2), user(3), session(3)));
         assert!(!recent.touched_since(at(3), user(3), session(3)));
         assert!(recent.touched_since(at(3), user(1), session(3)));

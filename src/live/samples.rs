@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::keeper::{Fill, Filled, Keeper, MemoryLimits};
 use super::lease::Lease;
 use super::table::{LookUp, Table};
-use crate::domain::change::{ChangeKind, LoggedChange};
+use crate::domain::change::{ChangeKind, LogEntry, LoggedChange};
 use crate::domain::client::Client;
 use crate::domain::id::{Epoch, Nonce, Position, SessionId, UserId};
 use crate::domain::login_name::LoginName;
@@ -94,15 +94,11 @@ pub(super) fn row(
     session: Option<u64>,
     epoch: i64,
 ) -> LoggedChange {
-    LoggedChange {
-        position: at(position),
-        nonce: Nonce(position.to_le_bytes()),
-        kind,
-        user: Some(user_id(user)),
-        session: session.map(session_id),
-        epoch: Some(Epoch::from_i64(epoch)),
-        time: NOW,
-    }
+    let user = (kind != ChangeKind::EveryoneEnded).then(|| user_id(user));
+    let epoch = (!kind.is_of_one_session()).then(|| Epoch::from_i64(epoch));
+    let entry = LogEntry::from_columns(kind.as_i16(), user, session.map(session_id), epoch);
+    let (position, nonce) = (at(position), Nonce(position.to_le_bytes()));
+    LoggedChange { position, nonce, entry: entry.expect("the fields of its kind"), time: NOW }
 }
 
 /// Memory with a lease that lasts.

@@ -19,7 +19,6 @@ use tonic::service::Routes;
 
 use crate::config::{Config, HttpListen};
 use crate::domain::invalid::Invalid;
-use crate::domain::refusal::Refusal;
 use crate::domain::token::{KeyId, KeyRing};
 use crate::fleet::database_time::DatabaseTime;
 use crate::fleet::{Fleet, FleetParts};
@@ -191,13 +190,9 @@ async fn wire(config: &Config, parts: Parts, metrics: &Arc<Metrics>) -> Result<A
     let store: Arc<dyn Store> = Arc::new(ObservedStore::new(store, Arc::clone(metrics), Arc::clone(&clock)));
     let coordination: Arc<dyn Coordination> =
         Arc::new(ObservedCoordination::new(coordination, Arc::clone(metrics), Arc::clone(&clock)));
-    let time = DatabaseTime::new(Arc::clone(&clock));
-    time.ask_first(&*store).await?;
-    let now = time
-        .now()
-        .map_err(|_: Refusal| StoreError::Unavailable("the database's time is unknown".to_owned()))?;
+    let time = DatabaseTime::ask(Arc::clone(&clock), &*store).await?;
     let fingerprints: Vec<_> = keys.keys().iter().map(|key| (key.id(), key.fingerprint())).collect();
-    if let Some(key) = store.register_token_keys(&fingerprints, now).await? {
+    if let Some(key) = store.register_token_keys(&fingerprints, time.now()).await? {
         return Err(StartError::KeyMismatch(key));
     }
     let (params, limits) = (settings::argon2_params(config)?, settings::pool_limits(config));

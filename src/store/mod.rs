@@ -15,7 +15,7 @@ pub mod sql;
 
 use async_trait::async_trait;
 
-pub use crate::domain::change::{ChangeKind, LoggedChange};
+pub use crate::domain::change::{ChangeKind, LogEntry, LoggedChange};
 use crate::domain::id::{Epoch, Nonce, Position, SessionId, UserId};
 use crate::domain::login_name::LoginName;
 use crate::domain::password::PasswordHash;

@@ -78,8 +78,8 @@ async fn attempt(
     let credentials = app.store.credentials(key).await?;
     let mut credentials = verify(app, credentials, passwords.current).await?;
     let hash = app.hashing.hash(passwords.new).await?;
-    let (token, new) = new_session_after_change(app, &credentials, terms)?;
-    let (session, stamp, writer) = (new.session.clone(), app.stamp()?, Arc::clone(app));
+    let (token, new) = new_session_after_change(app, &credentials, terms);
+    let (session, stamp, writer) = (new.session.clone(), app.stamp(), Arc::clone(app));
     let change = PasswordChange { verified_epoch: credentials.user.credential_epoch, hash, session: new };
     let user = credentials.user.id;
     let write = async move {

@@ -48,7 +48,7 @@ pub async fn create_user(app: &Arc<App>, profile: Profile, secret: Secret) -> Re
             Some(app.hashing.hash(password).await?)
         }
     };
-    let create_time = app.now()?;
+    let create_time = app.now();
     let user = NewUser {
         id: profile.id.unwrap_or_else(|| UserId::mint(create_time, host::random(&*app.entropy))),
         login: profile.login,

@@ -11,7 +11,7 @@ use crate::store::Change;
 
 /// Removes the user.
 pub async fn delete_user(app: &Arc<App>, user: UserId) -> Result<Change, Refusal> {
-    let (writer, stamp) = (Arc::clone(app), app.stamp()?);
+    let (writer, stamp) = (Arc::clone(app), app.stamp());
     let write = async move {
         let all = EndKnown::User(user, None, Death::UserDisabled);
         Ok(writer.fleet.write(writer.store.delete_user(user, stamp), all).await?)

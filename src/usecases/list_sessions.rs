@@ -13,7 +13,7 @@ pub async fn list_sessions(
     after: Option<SessionId>,
     limit: u32,
 ) -> Result<Vec<Session>, Refusal> {
-    let now = app.now()?;
+    let now = app.now();
     let mut sessions = app.store.sessions_of_user(user, after, limit, now).await?;
     if sessions.is_empty() && app.store.user(UserKey::Id(user)).await?.is_none() {
         return Err(Refusal::UserNotFound);

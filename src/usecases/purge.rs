@@ -8,7 +8,7 @@ use crate::domain::refusal::Refusal;
 
 /// Deletes, in batches of `batch`, the sessions that ended more than `retain` ago. Answers how many it were.
 pub async fn purge(app: &App, retain: Duration, batch: u32) -> Result<u64, Refusal> {
-    let before = app.now()?.minus(retain);
+    let before = app.now().minus(retain);
     let mut purged = 0;
     loop {
         let count = app.store.purge_sessions(before, batch).await?;
@@ -21,7 +21,7 @@ pub async fn purge(app: &App, retain: Duration, batch: u32) -> Result<u64, Refus
 
 /// Deletes, in batches of `batch`, the rows of the change log that are older than `retain`. Answers how many it were.
 pub async fn truncate_log(app: &App, retain: Duration, batch: u32) -> Result<u64, Refusal> {
-    let before = app.now()?.minus(retain);
+    let before = app.now().minus(retain);
     let mut deleted = 0;
     loop {
         let count = app.fleet.truncate_log(before, batch).await?;

@@ -47,8 +47,8 @@ async fn attempt(
     let (remember, lifetime) = (old.remembered, Some(old.lifetime()));
     let client = client.unwrap_or(old.client);
     let terms = Terms { methods: Methods::password(), remember, lifetime, client };
-    let (token, new) = new_session(app, &credentials, terms)?;
-    let (session, stamp, writer) = (new.session.clone(), app.stamp()?, Arc::clone(app));
+    let (token, new) = new_session(app, &credentials, terms);
+    let (session, stamp, writer) = (new.session.clone(), app.stamp(), Arc::clone(app));
     let read = sign_in::read_of(reader, &credentials);
     let write = async move {
         let (kept, known) = (new.clone(), EndKnown::Session(old.id));

@@ -10,7 +10,7 @@ const BATCH: usize = 500;
 
 /// Writes the uses that are due.
 pub async fn record_due(app: &App) -> Result<(), Refusal> {
-    record(app, app.fleet.table().uses_due(app.now()?)).await
+    record(app, app.fleet.table().uses_due(app.now())).await
 }
 
 /// Writes all uses, at the end of the process.

@@ -14,7 +14,7 @@ use crate::store::Change;
 pub async fn set_password(app: &Arc<App>, user: UserId, password: Password) -> Result<Change, Refusal> {
     app.password_policy.check(&password)?;
     let hash = app.hashing.hash(password).await?;
-    let (writer, stamp) = (Arc::clone(app), app.stamp()?);
+    let (writer, stamp) = (Arc::clone(app), app.stamp());
     let write = async move {
         let all = EndKnown::User(user, None, Death::CredentialsChanged);
         Ok(writer.fleet.write(writer.store.set_password(user, hash, stamp), all).await?)

@@ -41,12 +41,8 @@ pub struct Terms {
 
 /// Makes a session for the user of `credentials`, with the epochs read there and never again: what changed since then
 /// makes it dead on arrival.
-pub(super) fn new_session(
-    app: &App,
-    credentials: &Credentials,
-    terms: Terms,
-) -> Result<(SessionToken, NewSession), Refusal> {
-    let now = app.now()?;
+pub(super) fn new_session(app: &App, credentials: &Credentials, terms: Terms) -> (SessionToken, NewSession) {
+    let now = app.now();
     let (lifetime, idle_limit) = app.session_policy.spans(terms.remember, terms.lifetime);
     let (token, genuine) = app.keys.mint(now.plus(lifetime), &host::random::<SECRET_LEN>(&*app.entropy));
     let session = Session {
@@ -64,7 +60,7 @@ pub(super) fn new_session(
         client: terms.client,
         ended: None,
     };
-    Ok((token, NewSession { session, digest: genuine.digest }))
+    (token, NewSession { session, digest: genuine.digest })
 }
 
 /// The same for a session that begins with a change of the password: it is born with the epoch that the change makes.
@@ -72,10 +68,10 @@ pub(super) fn new_session_after_change(
     app: &App,
     credentials: &Credentials,
     terms: Terms,
-) -> Result<(SessionToken, NewSession), Refusal> {
-    let (token, mut new) = new_session(app, credentials, terms)?;
+) -> (SessionToken, NewSession) {
+    let (token, mut new) = new_session(app, credentials, terms);
     new.session.user_epoch = next_epoch(credentials);
-    Ok((token, new))
+    (token, new)
 }
 
 fn next_epoch(credentials: &Credentials) -> Epoch {
@@ -90,9 +86,9 @@ pub(super) async fn sign_in(
     credentials: Credentials,
     terms: Terms,
 ) -> Result<SignedIn, Refusal> {
-    let (token, new) = new_session(app, &credentials, terms)?;
+    let (token, new) = new_session(app, &credentials, terms);
     let (session, stamp, writer, read) =
-        (new.session.clone(), app.stamp()?, Arc::clone(app), read_of(reader, &credentials));
+        (new.session.clone(), app.stamp(), Arc::clone(app), read_of(reader, &credentials));
     app.tasks
         .run(async move {
             let (kept, per_user_max) = (new.clone(), writer.session_policy.per_user_max);

@@ -17,7 +17,7 @@ pub async fn update_user(
     user: UserId,
     change: UserChange,
 ) -> Result<(User, Change), Refusal> {
-    let (writer, stamp) = (Arc::clone(app), app.stamp()?);
+    let (writer, stamp) = (Arc::clone(app), app.stamp());
     let disables = change.state == Some(UserState::Disabled);
     let write = async move {
         let known =

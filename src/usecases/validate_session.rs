@@ -157,7 +157,7 @@ fn ask_memory<T>(
         Some(LookUp::Miss) => Ok(Asked::Miss),
         None => Err(Refusal::LeaseLost),
     };
-    if app.now()? >= genuine.expire_time { Err(Refusal::SessionExpired) } else { told }
+    if app.now() >= genuine.expire_time { Err(Refusal::SessionExpired) } else { told }
 }
 
 /// What is demanded of a session that is good.
@@ -187,7 +187,7 @@ fn meet<T>(
 
 /// Ends a session that was used from another device under strong binding.
 async fn end_elsewhere(app: &Arc<App>, session: SessionId) -> Result<(), Refusal> {
-    let (writer, stamp) = (Arc::clone(app), app.stamp()?);
+    let (writer, stamp) = (Arc::clone(app), app.stamp());
     let ending = Ending { target: EndTarget::Session(session), reason: EndReason::BindingMismatch };
     app.tasks
         .run(async move {

@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 
 use sea_orm::{ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _};
 use sea_orm::{QueryOrder as _, QuerySelect as _, Statement, Value};
-use uuid::Uuid;
 
 use super::entity::{change_log, sessions};
 use super::error::Failure;
@@ -16,40 +15,24 @@ use super::step::{Pool, Transaction};
 use crate::domain::id::{Epoch, Nonce, Position, SessionId, UserId};
 use crate::domain::session::EndReason;
 use crate::domain::time::UnixMillis;
-use crate::store::{Change, ChangeKind, LoggedChange, Stamp};
+use crate::store::{Change, ChangeKind, LogEntry, LoggedChange, Stamp};
 
 /// Rows of one statement; far below the parameters that any engine takes.
 const ROWS_MAX: usize = 500;
 
-/// A row to write; its number is found when it is written.
-pub(super) struct Entry {
-    pub(super) kind: ChangeKind,
-    pub(super) user: Option<Uuid>,
-    pub(super) session: Option<Uuid>,
-    pub(super) epoch: Option<i64>,
+/// The entry which records that one session ended.
+pub(super) fn session_ended(session: &sessions::Model, reason: EndReason) -> LogEntry {
+    let user = UserId::from_uuid(session.user_id);
+    let session = SessionId::from_uuid(session.session_id);
+    match reason {
+        EndReason::BindingMismatch => LogEntry::SessionMisused { user, session },
+        _ => LogEntry::SessionEnded { user, session },
+    }
 }
 
-impl Entry {
-    /// Says that one session ended.
-    pub(super) fn session_ended(session: &sessions::Model, reason: EndReason) -> Self {
-        let (user, session) = (Some(session.user_id), Some(session.session_id));
-        let misused = reason == EndReason::BindingMismatch;
-        let kind = if misused { ChangeKind::SessionMisused } else { ChangeKind::SessionEnded };
-        Self { kind, user, session, epoch: None }
-    }
-
-    /// The row as it was written.
-    fn logged(&self, position: i64, stamp: Stamp) -> LoggedChange {
-        LoggedChange {
-            position: Position::from_i64(position),
-            nonce: stamp.nonce,
-            kind: self.kind,
-            user: self.user.map(UserId::from_uuid),
-            session: self.session.map(SessionId::from_uuid),
-            epoch: self.epoch.map(Epoch::from_i64),
-            time: stamp.time,
-        }
-    }
+/// The row as it was written.
+fn logged(entry: LogEntry, position: i64, stamp: Stamp) -> LoggedChange {
+    LoggedChange { position: Position::from_i64(position), nonce: stamp.nonce, entry, time: stamp.time }
 }
 
 /// What a step answers that wrote `rows`, of which there is one at least.
@@ -65,7 +48,7 @@ pub(super) fn no_change(position: Position) -> Change {
 /// Writes rows and answers them. [`ChangeKind::EveryoneEnded`] has its own way, [`append_everyone`].
 pub(super) async fn append(
     transaction: &Transaction,
-    entries: &[Entry],
+    entries: &[LogEntry],
     stamp: Stamp,
 ) -> Result<Vec<LoggedChange>, Failure> {
     let mut rows = Vec::with_capacity(entries.len());
@@ -77,7 +60,7 @@ pub(super) async fn append(
 
 async fn append_chunk(
     transaction: &Transaction,
-    entries: &[Entry],
+    entries: &[LogEntry],
     stamp: Stamp,
 ) -> Result<Vec<LoggedChange>, Failure> {
     let count = i64::try_from(entries.len()).unwrap_or(i64::MAX);
@@ -115,7 +98,7 @@ async fn append_chunk(
     let positions: Result<Vec<i64>, _> = written.iter().map(|row| row.try_get("", "position")).collect();
     // The lock on the head makes the numbers follow each other.
     let first = positions?.into_iter().min().ok_or_else(headless)?;
-    Ok(entries.iter().zip(first..).map(|(entry, position)| entry.logged(position, stamp)).collect())
+    Ok(entries.iter().zip(first..).map(|(entry, position)| logged(*entry, position, stamp)).collect())
 }
 
 /// Raises the epoch of everyone and writes the row that says so, all under one lock.
@@ -155,9 +138,8 @@ pub(super) async fn append_everyone(
         }
     };
     let row = transaction.query_one_raw(statement).await?.ok_or_else(headless)?;
-    let (position, epoch) = (row.try_get("", "position")?, row.try_get("", "epoch")?);
-    let entry = Entry { kind: ChangeKind::EveryoneEnded, user: None, session: None, epoch };
-    Ok(entry.logged(position, stamp))
+    let epoch = Epoch::from_i64(row.try_get("", "epoch")?);
+    Ok(logged(LogEntry::EveryoneEnded { epoch }, row.try_get("", "position")?, stamp))
 }
 
 /// The rows behind `after`, in order and without a hole.
@@ -190,16 +172,16 @@ const RAISE_EVERYONE: &str =
     "UPDATE log_head SET position = position + 1, everyone_epoch = everyone_epoch + 1";
 
 /// The values of the rows, numbered from `first`.
-fn values(entries: &[Entry], first: i64, stamp: Stamp) -> Vec<Value> {
+fn values(entries: &[LogEntry], first: i64, stamp: Stamp) -> Vec<Value> {
     let numbered = entries.iter().zip(first..);
-    let row = |(entry, number): (&Entry, i64)| -> [Value; 7] {
+    let row = |(entry, number): (&LogEntry, i64)| -> [Value; 7] {
         [
             number.into(),
             nonce(stamp).into(),
-            entry.kind.as_i16().into(),
-            entry.user.into(),
-            entry.session.into(),
-            entry.epoch.into(),
+            entry.kind().as_i16().into(),
+            entry.user().map(UserId::as_uuid).into(),
+            entry.session().map(SessionId::as_uuid).into(),
+            entry.epoch().map(Epoch::as_i64).into(),
             stamp.time.as_millis().into(),
         ]
     };
@@ -233,17 +215,21 @@ pub(super) fn placeholders(rows: usize, width: usize, first: usize, engine: DbBa
     text
 }
 
-/// Reads a row.
+/// Reads a row. One that does not say what its kind needs is corrupt: it must not be passed over as if it said nothing.
 pub(super) fn read(row: &change_log::Model) -> Result<LoggedChange, Failure> {
-    let corrupt =
-        |column: &str| Failure::Corrupt(format!("table change_log, position {}: {column}", row.position));
+    let corrupt = |what: &dyn std::fmt::Display| {
+        Failure::Corrupt(format!("table change_log, position {}: {what}", row.position))
+    };
+    let entry = LogEntry::from_columns(
+        row.kind,
+        row.user_id.map(UserId::from_uuid),
+        row.session_id.map(SessionId::from_uuid),
+        row.epoch.map(Epoch::from_i64),
+    );
     Ok(LoggedChange {
         position: Position::from_i64(row.position),
-        nonce: Nonce(row.nonce.as_slice().try_into().map_err(|_| corrupt("nonce"))?),
-        kind: ChangeKind::from_i16(row.kind).ok_or_else(|| corrupt("kind"))?,
-        user: row.user_id.map(UserId::from_uuid),
-        session: row.session_id.map(SessionId::from_uuid),
-        epoch: row.epoch.map(Epoch::from_i64),
+        nonce: Nonce(row.nonce.as_slice().try_into().map_err(|_| corrupt(&"nonce is not 8 bytes long"))?),
+        entry: entry.map_err(|error| corrupt(&error))?,
         time: UnixMillis::from_millis(row.create_time),
     })
 }

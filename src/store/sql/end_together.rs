@@ -10,7 +10,7 @@ use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _};
 use uuid::Uuid;
 
-use super::change_log::{self, Entry};
+use super::change_log;
 use super::ending::{divide, open_of};
 use super::entity::{log_head, sessions, users};
 use super::error::Failure;
@@ -18,11 +18,11 @@ use super::facts;
 use super::session_writes::{self, BATCH_MAX};
 use super::step::{Transaction, Verdict};
 use super::users::lock_all;
-use crate::domain::id::{Position, SessionId, UserId};
+use crate::domain::id::{Epoch, Position, SessionId, UserId};
 use crate::domain::session::EndReason;
 use crate::domain::time::UnixMillis;
 use crate::domain::token::TokenDigest;
-use crate::store::{Change, ChangeKind, EndTarget, Ending, Stamp};
+use crate::store::{Change, EndTarget, Ending, LogEntry, Stamp};
 
 /// Ends what `endings` name, but for everyone, whose end has its own way, and answers a change for each.
 pub(super) async fn end(
@@ -70,7 +70,7 @@ struct Group {
     kept: BTreeMap<Uuid, i64>,
     /// By how much the epochs of users go up.
     raised: BTreeMap<Uuid, i64>,
-    entries: Vec<Entry>,
+    entries: Vec<LogEntry>,
 }
 
 impl Group {
@@ -119,7 +119,7 @@ impl Group {
             return Part::Nothing;
         }
         let Some(session) = self.take(id, reason) else { return Part::Nothing };
-        self.entries.push(Entry::session_ended(&session, reason));
+        self.entries.push(change_log::session_ended(&session, reason));
         Part::Ended(u64::from(session.is_used_lately(now)))
     }
 
@@ -145,8 +145,11 @@ impl Group {
             kept.user_epoch = epoch;
             self.kept.insert(kept.session_id, epoch);
         }
-        let (kind, session) = (ChangeKind::UserSessionsEnded, division.kept);
-        self.entries.push(Entry { kind, user: Some(id), session, epoch: Some(epoch) });
+        self.entries.push(LogEntry::UserSessionsEnded {
+            user: UserId::from_uuid(id),
+            epoch: Epoch::from_i64(epoch),
+            kept: division.kept.map(SessionId::from_uuid),
+        });
         Part::Ended(division.stood)
     }
 

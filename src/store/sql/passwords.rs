@@ -5,17 +5,17 @@ use std::sync::Arc;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 
-use super::change_log::{self, Entry};
+use super::change_log;
 use super::ending::{self, EndAll};
 use super::entity::{sessions, users};
 use super::error::Failure;
 use super::session_row::to_row;
 use super::step::{Transaction, Verdict};
 use super::users::lock;
-use crate::domain::id::UserId;
+use crate::domain::id::{Epoch, SessionId, UserId};
 use crate::domain::password::PasswordHash;
 use crate::domain::session::EndReason;
-use crate::store::{Change, ChangeKind, PasswordChange, Stamp};
+use crate::store::{Change, LogEntry, PasswordChange, Stamp};
 
 /// Sets the password whatever it was.
 pub(super) async fn set(
@@ -94,7 +94,10 @@ async fn log(
     ended: u64,
     stamp: Stamp,
 ) -> Result<Change, Failure> {
-    let (kind, epoch) = (ChangeKind::PasswordChanged, Some(user.next_epoch()));
-    let entry = Entry { kind, user: Some(user.user_id), session, epoch };
+    let entry = LogEntry::PasswordChanged {
+        user: UserId::from_uuid(user.user_id),
+        epoch: Epoch::from_i64(user.next_epoch()),
+        kept: session.map(SessionId::from_uuid),
+    };
     Ok(change_log::change(ended, change_log::append(transaction, &[entry], stamp).await?))
 }

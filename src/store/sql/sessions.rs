@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sea_orm::{EntityTrait as _, QueryFilter as _, QuerySelect as _, Set};
 
-use super::change_log::{self, Entry};
+use super::change_log;
 use super::entity::{sessions, users};
 use super::error::Failure;
 use super::facts::{self, UserBy};
@@ -133,7 +133,7 @@ async fn end(
 ) -> Result<Vec<LoggedChange>, Failure> {
     let ids: Vec<_> = sessions.iter().map(|session| session.session_id).collect();
     session_writes::mark(transaction, &ids, reason, stamp).await?;
-    let entries: Vec<_> = sessions.iter().map(|session| Entry::session_ended(session, reason)).collect();
+    let entries: Vec<_> = sessions.iter().map(|session| change_log::session_ended(session, reason)).collect();
     change_log::append(transaction, &entries, stamp).await
 }
 

@@ -14,7 +14,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::change_log::{self, Entry};
+use super::change_log;
 use super::ending::{self, EndAll};
 use super::entity::users;
 use super::error::Failure;
@@ -27,7 +27,7 @@ use crate::domain::password::PasswordHash;
 use crate::domain::session::EndReason;
 use crate::domain::time::UnixMillis;
 use crate::domain::user::{User, UserState};
-use crate::store::{Change, ChangeKind, CreateUser, Credentials, NewUser, Stamp, UpdateUser, UserChange};
+use crate::store::{Change, CreateUser, Credentials, LogEntry, NewUser, Stamp, UpdateUser, UserChange};
 
 /// Adds a user; none when the id or the login is taken.
 pub(super) async fn insert(
@@ -162,8 +162,12 @@ pub(super) async fn update(
     } else {
         0
     };
-    let kind = if disabling { ChangeKind::UserDisabled } else { ChangeKind::UserChanged };
-    let entry = Entry { kind, user: Some(id.as_uuid()), session: None, epoch: Some(epoch) };
+    let epoch = Epoch::from_i64(epoch);
+    let entry = if disabling {
+        LogEntry::UserDisabled { user: id, epoch }
+    } else {
+        LogEntry::UserChanged { user: id, epoch }
+    };
     let change = change_log::change(ended, change_log::append(transaction, &[entry], stamp).await?);
     Ok(Verdict::Commit(UpdateUser::Updated(Box::new(user), change)))
 }
@@ -181,8 +185,7 @@ pub(super) async fn delete(
     let all = EndAll { user: &user, epoch, except: None, reason: EndReason::UserDisabled };
     let ended = ending::end_all(transaction, all, stamp).await?.ended;
     users::Entity::delete_by_id(id.as_uuid()).exec(transaction).await?;
-    let entry =
-        Entry { kind: ChangeKind::UserDeleted, user: Some(id.as_uuid()), session: None, epoch: Some(epoch) };
+    let entry = LogEntry::UserDeleted { user: id, epoch: Epoch::from_i64(epoch) };
     let rows = change_log::append(transaction, &[entry], stamp).await?;
     Ok(Verdict::Commit(Some(change_log::change(ended, rows))))
 }

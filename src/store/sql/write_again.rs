@@ -10,7 +10,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _};
 use uuid::Uuid;
 
-use super::change_log::{self, Entry};
+use super::change_log;
 use super::ending::{self, EndAll, open_of};
 use super::entity::{log_head, sessions, users};
 use super::error::Failure;
@@ -22,7 +22,7 @@ use super::users::lock_all;
 use crate::domain::id::{Epoch, Position, SessionId, UserId};
 use crate::domain::session::EndReason;
 use crate::domain::user::UserState;
-use crate::store::{Change, ChangeKind, LoggedChange, Stamp};
+use crate::store::{Change, ChangeKind, LogEntry, LoggedChange, Stamp};
 
 /// Writes what of `lost` is not in force.
 pub(super) async fn write_again(
@@ -38,8 +38,8 @@ pub(super) async fn write_again(
     if !repair.entries.is_empty() {
         rows = change_log::append(transaction, &repair.entries, stamp).await?;
     }
-    let everyone = lost.iter().filter(|change| change.kind == ChangeKind::EveryoneEnded);
-    if let Some(epoch) = everyone.filter_map(|change| change.epoch).max() {
+    let everyone = lost.iter().filter(|change| change.kind() == ChangeKind::EveryoneEnded);
+    if let Some(epoch) = everyone.filter_map(LoggedChange::epoch).max() {
         rows.extend(raise_everyone(transaction, epoch, stamp).await?);
     }
     if rows.is_empty() {
@@ -55,17 +55,16 @@ struct Repair {
     /// Sessions that have not ended.
     open: BTreeMap<Uuid, sessions::Model>,
     head: log_head::Model,
-    entries: Vec<Entry>,
+    entries: Vec<LogEntry>,
     ended: u64,
 }
 
 impl Repair {
     async fn lock(transaction: &Transaction, lost: &[LoggedChange], stamp: Stamp) -> Result<Self, Failure> {
-        let ids: BTreeSet<_> = lost.iter().filter_map(|change| change.user).map(UserId::as_uuid).collect();
+        let ids: BTreeSet<_> = lost.iter().filter_map(LoggedChange::user).map(UserId::as_uuid).collect();
         let users = lock_all(transaction, &ids).await?;
-        let named = lost.iter().filter(|change| change.kind.is_of_one_session());
-        let mut ids: BTreeSet<_> =
-            named.filter_map(|change| change.session).map(SessionId::as_uuid).collect();
+        let named = lost.iter().filter(|change| change.kind().is_of_one_session());
+        let mut ids: BTreeSet<_> = named.filter_map(LoggedChange::session).map(SessionId::as_uuid).collect();
         let of_users: Vec<_> = users.keys().copied().collect();
         ids.extend(open_of(transaction, &of_users, stamp.time).await?);
         let open = session_writes::lock(transaction, ids.into_iter().collect()).await?;
@@ -80,7 +79,7 @@ impl Repair {
         change: &LoggedChange,
         stamp: Stamp,
     ) -> Result<(), Failure> {
-        match change.kind {
+        match change.kind() {
             ChangeKind::SessionEnded | ChangeKind::SessionMisused => {
                 self.end_session(transaction, change, stamp).await
             }
@@ -102,15 +101,15 @@ impl Repair {
         change: &LoggedChange,
         stamp: Stamp,
     ) -> Result<(), Failure> {
-        let ended = change.session.and_then(|id| self.open.remove(&id.as_uuid()));
+        let ended = change.session().and_then(|id| self.open.remove(&id.as_uuid()));
         let Some(session) = ended else { return Ok(()) };
-        let misused = change.kind == ChangeKind::SessionMisused;
+        let misused = change.kind() == ChangeKind::SessionMisused;
         let reason = if misused { EndReason::BindingMismatch } else { EndReason::Revoked };
         session_writes::mark(transaction, &[session.session_id], reason, stamp).await?;
         let user = self.users.get(&session.user_id);
         let stood = session.is_unended(user, &self.head, stamp.time) && session.is_used_lately(stamp.time);
         self.ended += u64::from(stood);
-        self.entries.push(Entry::session_ended(&session, reason));
+        self.entries.push(change_log::session_ended(&session, reason));
         Ok(())
     }
 
@@ -121,19 +120,19 @@ impl Repair {
         change: &LoggedChange,
         stamp: Stamp,
     ) -> Result<(), Failure> {
-        let user = change.user.and_then(|id| self.users.get_mut(&id.as_uuid()));
-        let (Some(user), Some(epoch)) = (user, change.epoch.map(Epoch::as_i64)) else { return Ok(()) };
+        let user = change.user().and_then(|id| self.users.get_mut(&id.as_uuid()));
+        let (Some(user), Some(epoch)) = (user, change.epoch().map(Epoch::as_i64)) else { return Ok(()) };
         if user.credential_epoch >= epoch {
             return Ok(());
         }
-        let (kind, reason) = match change.kind {
-            ChangeKind::PasswordChanged => (change.kind, EndReason::CredentialsChanged),
+        let (kind, reason) = match change.kind() {
+            ChangeKind::PasswordChanged => (change.kind(), EndReason::CredentialsChanged),
             ChangeKind::UserDisabled | ChangeKind::UserDeleted => {
                 (ChangeKind::UserDisabled, EndReason::UserDisabled)
             }
-            _ => (change.kind, EndReason::Revoked),
+            _ => (change.kind(), EndReason::Revoked),
         };
-        let all = EndAll { user, epoch, except: change.session.map(SessionId::as_uuid), reason };
+        let all = EndAll { user, epoch, except: change.session().map(SessionId::as_uuid), reason };
         let done = ending::end_all(transaction, all, stamp).await?;
         let mut update = users::Entity::update_many()
             .col_expr(users::Column::CredentialEpoch, Expr::val(epoch))
@@ -154,16 +153,23 @@ impl Repair {
             kept.user_epoch = epoch;
         }
         self.ended += done.ended;
-        self.entries.push(Entry { kind, user: Some(id), session: done.kept, epoch: Some(epoch) });
+        let (user, epoch) = (UserId::from_uuid(id), Epoch::from_i64(epoch));
+        let kept = done.kept.map(SessionId::from_uuid);
+        self.entries.push(match kind {
+            ChangeKind::PasswordChanged => LogEntry::PasswordChanged { user, epoch, kept },
+            ChangeKind::UserDisabled => LogEntry::UserDisabled { user, epoch },
+            _ => LogEntry::UserSessionsEnded { user, epoch, kept },
+        });
         Ok(())
     }
 
     /// What the user was changed to is lost; that the others read the user again is all that can be done.
     fn tell_of_user(&mut self, change: &LoggedChange) {
-        let Some(user) = change.user.and_then(|id| self.users.get(&id.as_uuid())) else { return };
-        let (id, epoch) = (Some(user.user_id), Some(user.credential_epoch));
-        if !self.entries.iter().any(|entry| entry.kind == ChangeKind::UserChanged && entry.user == id) {
-            self.entries.push(Entry { kind: ChangeKind::UserChanged, user: id, session: None, epoch });
+        let Some(user) = change.user().and_then(|id| self.users.get(&id.as_uuid())) else { return };
+        let epoch = Epoch::from_i64(user.credential_epoch);
+        let entry = LogEntry::UserChanged { user: UserId::from_uuid(user.user_id), epoch };
+        if !self.entries.contains(&entry) {
+            self.entries.push(entry);
         }
     }
 }

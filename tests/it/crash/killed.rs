@@ -229,8 +229,8 @@ async fn verify_log(store: &dyn Store, ledger: &Ledger) {
     let gapless: Vec<_> = (1..).take(rows.len()).collect();
     assert_eq!(positions, gapless);
     let mut epochs: BTreeMap<UserId, Epoch> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.kind != ChangeKind::SessionEnded) {
-        let (user, epoch) = (row.user.expect("a user"), row.epoch.expect("an epoch"));
+    for row in rows.iter().filter(|row| row.kind() != ChangeKind::SessionEnded) {
+        let (user, epoch) = (row.user().expect("a user"), row.epoch().expect("an epoch"));
         if let Some(before) = epochs.insert(user, epoch) {
             assert_eq!(epoch, before.next(), "{row:?}");
         }

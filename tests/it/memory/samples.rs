@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use latchkey::domain::change::{ChangeKind, LoggedChange};
+use latchkey::domain::change::{ChangeKind, LogEntry, LoggedChange};
 use latchkey::domain::client::Client;
 use latchkey::domain::id::{Epoch, Nonce, Position, SessionId, UserId};
 use latchkey::domain::login_name::LoginName;
@@ -133,13 +133,8 @@ pub fn row(
     session: Option<SessionId>,
     epoch: Epoch,
 ) -> LoggedChange {
-    LoggedChange {
-        position: Position::from_i64(position),
-        nonce: Nonce([0; 8]),
-        kind,
-        user: Some(user_id(owner)),
-        session,
-        epoch: Some(epoch),
-        time: BEGIN,
-    }
+    let user = (kind != ChangeKind::EveryoneEnded).then(|| user_id(owner));
+    let epoch = (!kind.is_of_one_session()).then_some(epoch);
+    let entry = LogEntry::from_columns(kind.as_i16(), user, session, epoch).expect("the fields of its kind");
+    LoggedChange { position: Position::from_i64(position), nonce: Nonce([0; 8]), entry, time: BEGIN }
 }

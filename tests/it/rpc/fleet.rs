@@ -28,7 +28,11 @@ const STARTED_VALIDATIONS: &str = "grpc_server_started_total{grpc_service=\"latc
 const STARTED_ENDINGS: &str = "grpc_server_started_total{grpc_service=\"latchkey.v1.AuthService\",\
      grpc_method=\"RevokeSessions\"}";
 
-on_each_engine!(a_node_is_listed_with_its_position, a_log_begun_anew_ends_everything_and_the_node_goes_on);
+on_each_engine!(
+    a_node_is_listed_with_its_position,
+    a_log_begun_anew_ends_everything_and_the_node_goes_on,
+    a_log_row_that_lacks_a_field_fails_closed
+);
 
 async fn nodes(server: &TestServer, request: admin::ListNodesRequest) -> admin::ListNodesResponse {
     let mut client = FleetServiceClient::new(server.channel().await);
@@ -90,6 +94,32 @@ async fn a_log_begun_anew_ends_everything_and_the_node_goes_on(db: &TestDatabase
     server.assert_dead(&token, "SESSION_REVOKED").await;
     let after = server.open_session(&ada).await.session_token;
     server.assert_good(&after).await;
+}
+
+/// A node that passed over such a row would acknowledge an end that is in force nowhere.
+async fn a_log_row_that_lacks_a_field_fails_closed(db: &TestDatabase) {
+    let server = TestServer::start(db).await;
+    let ada = server.add_bare_user("ada").await;
+    let (ended, good) = (server.open_session(&ada).await, server.open_session(&ada).await.session_token);
+    server.log_out(&ended.session_token).await;
+    server.assert_good(&good).await;
+    let raw = db.raw().await;
+    raw.run("UPDATE change_log SET epoch = 1").await;
+    eventually("the node gives its lease up", async || {
+        server.fleet.nudge();
+        !server.fleet.is_leased()
+    })
+    .await;
+    assert_refused(server.validate(&good).await, Code::Unavailable, "LEASE_LOST");
+    raw.run("UPDATE change_log SET epoch = NULL").await;
+    raw.close().await;
+    eventually("the node answers again", async || {
+        server.fleet.nudge();
+        server.fleet.is_leased()
+    })
+    .await;
+    server.assert_good(&good).await;
+    server.assert_dead(&ended.session_token, "SESSION_REVOKED").await;
 }
 
 #[tokio::test]

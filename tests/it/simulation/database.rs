@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use latchkey::domain::change::{ChangeKind, LoggedChange};
+use latchkey::domain::change::{ChangeKind, LogEntry, LoggedChange};
 use latchkey::domain::id::{Epoch, LogId, NodeId, Nonce, Position, SessionId, UserId};
 use latchkey::domain::session::{EndReason, Ended, Session};
 use latchkey::domain::time::UnixMillis;
@@ -226,11 +226,11 @@ impl Database {
     /// Commits it. What is in force already writes nothing.
     pub fn commit(&mut self, begun: Begun, now: Moment) -> Change {
         self.begin_commit();
-        let row = |kind, user, session, epoch| Some((kind, user, session, epoch));
+        let row = |kind, user, session, epoch| Some(entry(kind, user, session, epoch));
         let entry = match begun.what {
             Revocation::Session(id) => self.end_one(id, now).then(|| {
                 let user = self.session(id).map(|session| session.user_id);
-                (ChangeKind::SessionEnded, user, Some(id), None)
+                entry(ChangeKind::SessionEnded, user, Some(id), None)
             }),
             Revocation::User(id, except) => {
                 let (kept, epoch) = self.end_all(id, except, EndReason::Revoked, now);
@@ -277,14 +277,14 @@ impl Database {
     }
 
     fn write_one_again(&mut self, change: &LoggedChange, now: Moment) {
-        let entry = match (change.kind, change.user, change.session, change.epoch) {
-            (ChangeKind::SessionEnded, user, Some(session), _) => {
-                self.end_one(session, now).then_some((change.kind, user, Some(session), None))
+        let entry = match (change.kind(), change.user(), change.session(), change.epoch()) {
+            (ChangeKind::SessionEnded, _, Some(session), _) => {
+                self.end_one(session, now).then_some(change.entry)
             }
-            (ChangeKind::UserChanged, Some(_), ..) => Some((change.kind, change.user, None, change.epoch)),
+            (ChangeKind::UserChanged, ..) => Some(change.entry),
             (ChangeKind::EveryoneEnded, .., Some(epoch)) if self.state.everyone < epoch => {
                 self.state.everyone = epoch;
-                Some((change.kind, None, None, Some(epoch)))
+                Some(change.entry)
             }
             (kind, Some(user), except, Some(epoch)) if self.user_mut(user).credential_epoch < epoch => {
                 let reason = if kind == ChangeKind::PasswordChanged {
@@ -300,7 +300,7 @@ impl Database {
                 if kind == ChangeKind::UserDisabled {
                     self.user_mut(user).state = UserState::Disabled;
                 }
-                Some((kind, Some(user), kept, Some(epoch)))
+                Some(entry(kind, Some(user), kept, Some(epoch)))
             }
             _ => None,
         };
@@ -309,16 +309,11 @@ impl Database {
         }
     }
 
-    fn append(
-        &mut self,
-        (kind, user, session, epoch): (ChangeKind, Option<UserId>, Option<SessionId>, Option<Epoch>),
-        number: Option<Position>,
-        now: Moment,
-    ) -> LoggedChange {
+    fn append(&mut self, entry: LogEntry, number: Option<Position>, now: Moment) -> LoggedChange {
         let position = number.unwrap_or_else(|| self.state.head.next());
         self.nonces += 1;
         let nonce = Nonce(self.nonces.to_le_bytes());
-        let row = LoggedChange { position, nonce, kind, user, session, epoch, time: time(now) };
+        let row = LoggedChange { position, nonce, entry, time: time(now) };
         self.state.head = self.state.head.max(position);
         Rc::make_mut(&mut self.state.rows).insert(position, row.clone());
         row
@@ -398,4 +393,13 @@ impl Database {
 /// What the database's clock shows.
 pub fn time(now: Moment) -> UnixMillis {
     people::NOW.plus(now.age())
+}
+
+fn entry(
+    kind: ChangeKind,
+    user: Option<UserId>,
+    session: Option<SessionId>,
+    epoch: Option<Epoch>,
+) -> LogEntry {
+    LogEntry::from_columns(kind.as_i16(), user, session, epoch).expect("the fields of its kind")
 }

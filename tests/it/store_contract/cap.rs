@@ -63,7 +63,10 @@ async fn above_the_cap_the_oldest_ends_through_the_log(db: &TestDatabase) {
     let change = store.create_session(new, 2, stamp).await.expect("an answer").expect("one is capped");
     assert_eq!(change.ended, 1);
     let row = only_row(&store, Position::ZERO, &change, stamp).await;
-    assert_eq!((row.kind, row.user, row.session), (ChangeKind::SessionEnded, Some(ada.id), Some(oldest.id)));
+    assert_eq!(
+        (row.kind(), row.user(), row.session()),
+        (ChangeKind::SessionEnded, Some(ada.id), Some(oldest.id))
+    );
     let ended = record(&store, oldest.id).await.session.ended;
     assert_eq!(ended, Some(Ended { time: at(3), reason: EndReason::Capped }));
     assert_eq!(verdict(&store, oldest.id, at(4)).await, Err(Death::Revoked));
@@ -85,10 +88,10 @@ async fn under_a_lowered_cap_all_that_are_too_many_end(db: &TestDatabase) {
     assert_eq!(standing(&store, &ada, at(10)).await, [id, old[4]]);
     // Each end has its row, since a follower knows no other way to hear of it.
     let rows = log_after(&store, Position::ZERO).await;
-    let mut named: Vec<_> = rows.iter().filter_map(|row| row.session).collect();
+    let mut named: Vec<_> = rows.iter().filter_map(latchkey::store::LoggedChange::session).collect();
     named.sort_unstable();
     assert_eq!(named, old[..4]);
-    assert!(rows.iter().all(|row| row.kind == ChangeKind::SessionEnded && row.user == Some(ada.id)));
+    assert!(rows.iter().all(|row| row.kind() == ChangeKind::SessionEnded && row.user() == Some(ada.id)));
     assert_eq!(
         rows.last().map(|row| row.position),
         Some(change.position),

@@ -95,14 +95,14 @@ async fn every_kind_of_change_has_its_row(db: &TestDatabase) {
     expected.push(ChangeKind::UserDeleted);
 
     let rows = log_after(&store, Position::ZERO).await;
-    assert_eq!(rows.iter().map(|row| row.kind).collect::<Vec<_>>(), expected);
+    assert_eq!(rows.iter().map(LoggedChange::kind).collect::<Vec<_>>(), expected);
     let times: Vec<UnixMillis> = rows.iter().map(|row| row.time).collect();
     assert_eq!(times, (1..=10).map(at).collect::<Vec<_>>());
     // The epochs in the log are the ones that a memory raises its own to, so they never go down.
     let epochs: Vec<_> = rows
         .iter()
-        .filter(|row| row.user == Some(ada.id) && row.kind != ChangeKind::SessionEnded)
-        .filter_map(|row| row.epoch)
+        .filter(|row| row.user() == Some(ada.id) && row.kind() != ChangeKind::SessionEnded)
+        .filter_map(LoggedChange::epoch)
         .collect();
     assert!(epochs.is_sorted(), "{epochs:?}");
 }

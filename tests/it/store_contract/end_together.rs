@@ -69,12 +69,12 @@ async fn each_target_has_its_change_and_its_row(db: &TestDatabase) {
     let positions: Vec<_> = changes.iter().map(|change| change.position.as_i64()).collect();
     assert_eq!(positions, [1, 3, 2, 3, 3, 3], "where there was nothing, the end lies behind the head");
     assert!(log.iter().all(|row| (row.nonce, row.time) == (stamp.nonce, stamp.time)));
-    let named: Vec<_> = log.iter().map(|row| (row.kind, row.user, row.session)).collect();
+    let named: Vec<_> = log.iter().map(|row| (row.kind(), row.user(), row.session())).collect();
     assert_eq!(named[0], (ChangeKind::SessionEnded, Some(ada.id), Some(by_name.session.id)));
     assert_eq!(named[1], (ChangeKind::UserSessionsEnded, Some(bob.id), Some(kept.id)));
     assert_eq!(named[2], (ChangeKind::SessionEnded, Some(ada.id), Some(by_token.session.id)));
     let epoch = user(&store, bob.id).await.credential_epoch;
-    assert_eq!((log[1].epoch, epoch), (Some(epoch), bob.credential_epoch.next()));
+    assert_eq!((log[1].epoch(), epoch), (Some(epoch), bob.credential_epoch.next()));
     for over in [by_name.session.id, by_token.session.id, of_bob[0].id, of_bob[1].id] {
         assert_eq!(verdict(&store, over, at(3)).await, Err(Death::Revoked));
     }
@@ -138,7 +138,7 @@ async fn what_is_named_twice_ends_once(db: &TestDatabase) {
     let all_but_first = EndTarget::User { user: ada.id, except: Some(first.id) };
     let changes = end(&store, &[EndTarget::Session(first.id), all_but_first], stamp(at(4))).await;
     assert_eq!(changes.iter().map(|change| change.ended).collect::<Vec<_>>(), [1, 1]);
-    assert_eq!(changes[1].rows[0].session, None, "what is over does not go on");
+    assert_eq!(changes[1].rows[0].session(), None, "what is over does not go on");
     for over in [first.id, second.id] {
         assert_eq!(verdict(&store, over, at(5)).await, Err(Death::Revoked));
     }
@@ -156,7 +156,7 @@ async fn a_user_named_twice_has_two_epochs(db: &TestDatabase) {
     assert_eq!(changes.iter().map(|change| change.ended).collect::<Vec<_>>(), [1, 0, 0]);
     assert_eq!(user(&store, ada.id).await.credential_epoch, ada.credential_epoch.next().next());
     assert_eq!(user(&store, bob.id).await.credential_epoch, bob.credential_epoch.next());
-    assert_eq!(changes[2].rows[0].epoch, Some(ada.credential_epoch.next().next()));
+    assert_eq!(changes[2].rows[0].epoch(), Some(ada.credential_epoch.next().next()));
     for good in [first.id, of_bob.id] {
         assert_eq!(verdict(&store, good, at(3)).await, Ok(()));
     }
@@ -178,7 +178,7 @@ async fn everyone_ends_beside_the_others(db: &TestDatabase) {
     let changes = end(&store, &targets, stamp(at(2))).await;
     assert_eq!(changes.iter().map(|change| change.ended).collect::<Vec<_>>(), [1, 1, 0]);
     let log = log_after(&store, Position::ZERO).await;
-    let kinds: Vec<_> = log.iter().map(|row| row.kind).collect();
+    let kinds: Vec<_> = log.iter().map(latchkey::store::LoggedChange::kind).collect();
     assert_eq!(kinds, [ChangeKind::SessionEnded, ChangeKind::EveryoneEnded]);
     assert_eq!(changes.iter().flat_map(|change| change.rows.clone()).collect::<Vec<_>>(), log);
     assert_eq!(changes[2].position, Position::from_i64(2));
@@ -198,7 +198,7 @@ async fn a_large_group_is_one_transaction(db: &TestDatabase) {
     assert_eq!(log.len(), SESSIONS);
     for ((change, row), target) in changes.iter().zip(&log).zip(targets) {
         assert_eq!(change.rows, std::slice::from_ref(row));
-        assert_eq!(row.session.map(EndTarget::Session), Some(target));
+        assert_eq!(row.session().map(EndTarget::Session), Some(target));
     }
 }
 

@@ -50,10 +50,10 @@ async fn one_session_ends_by_name_or_by_token(db: &TestDatabase) {
         assert_eq!(change.ended, 1);
         let row = only_row(&store, before, &change, stamp).await;
         assert_eq!(
-            (row.kind, row.user, row.session),
+            (row.kind(), row.user(), row.session()),
             (ChangeKind::SessionEnded, Some(ada.id), Some(session.id))
         );
-        assert_eq!(row.epoch, None, "no epoch changed");
+        assert_eq!(row.epoch(), None, "no epoch changed");
         let ended = Some(Ended { time: at(2), reason: EndReason::Revoked });
         let after = record(&store, session.id).await;
         assert_eq!(after.session, Session { ended, ..session.clone() }, "nothing else of it changes");
@@ -90,7 +90,7 @@ async fn a_session_that_looks_unused_is_ended_all_the_same(db: &TestDatabase) {
     let stamp = stamp(now);
     let change = end(&store, EndTarget::Session(session.id), stamp).await;
     let row = only_row(&store, Position::ZERO, &change, stamp).await;
-    assert_eq!((row.kind, row.session), (ChangeKind::SessionEnded, Some(session.id)));
+    assert_eq!((row.kind(), row.session()), (ChangeKind::SessionEnded, Some(session.id)));
     store.touch_sessions(&[(session.id, now)]).await.expect("touched");
     assert_eq!(verdict(&store, session.id, now).await, Err(Death::Revoked));
 }
@@ -141,8 +141,8 @@ async fn all_sessions_of_a_user_end(db: &TestDatabase) {
     assert_eq!(after.credential_epoch, ada.credential_epoch.next());
     assert_eq!(after.password_epoch, ada.password_epoch, "the password is what it was");
     let row = only_row(&store, Position::ZERO, &change, stamp).await;
-    assert_eq!((row.kind, row.user, row.session), (ChangeKind::UserSessionsEnded, Some(ada.id), None));
-    assert_eq!(row.epoch, Some(after.credential_epoch));
+    assert_eq!((row.kind(), row.user(), row.session()), (ChangeKind::UserSessionsEnded, Some(ada.id), None));
+    assert_eq!(row.epoch(), Some(after.credential_epoch));
     for session in &sessions {
         assert_eq!(verdict(&store, session.id, at(4)).await, Err(Death::Revoked));
     }
@@ -164,10 +164,10 @@ async fn the_excepted_session_goes_on(db: &TestDatabase) {
         let epoch = user(&store, ada.id).await.credential_epoch;
         let row = only_row(&store, before, &change, stamp).await;
         assert_eq!(
-            (row.kind, row.user, row.session),
+            (row.kind(), row.user(), row.session()),
             (ChangeKind::UserSessionsEnded, Some(ada.id), Some(kept.id))
         );
-        assert_eq!(row.epoch, Some(epoch));
+        assert_eq!(row.epoch(), Some(epoch));
         let after = record(&store, kept.id).await.session;
         assert_eq!(after, Session { user_epoch: epoch, ..kept.clone() }, "re-stamped, and nothing else");
         assert_eq!(verdict(&store, kept.id, at(9)).await, Ok(()));
@@ -191,7 +191,11 @@ async fn an_excepted_session_of_another_user_saves_nothing(db: &TestDatabase) {
         let change = end(&store, EndTarget::User { user: ada.id, except: Some(except) }, stamp).await;
         assert_eq!(change.ended, ended);
         let row = only_row(&store, before, &change, stamp).await;
-        assert_eq!((row.user, row.session), (Some(ada.id), None), "the row names no session that goes on");
+        assert_eq!(
+            (row.user(), row.session()),
+            (Some(ada.id), None),
+            "the row names no session that goes on"
+        );
         assert_eq!(verdict(&store, of_ada.id, at(4)).await, Err(Death::Revoked));
         assert_eq!(record(&store, of_bob.id).await.session, of_bob, "another user's session is not touched");
         assert_eq!(verdict(&store, of_bob.id, at(4)).await, Ok(()));
@@ -216,7 +220,7 @@ async fn an_excepted_session_that_is_dead_stays_dead(db: &TestDatabase) {
         let change = end(&store, EndTarget::User { user: ada.id, except: Some(dead) }, stamp).await;
         assert_eq!(change.ended, 0);
         let row = only_row(&store, before, &change, stamp).await;
-        assert_eq!(row.session, None, "a memory that stamped it again would bring it back");
+        assert_eq!(row.session(), None, "a memory that stamped it again would bring it back");
         assert!(verdict(&store, dead, at(9)).await.is_err());
         let epoch = user(&store, ada.id).await.credential_epoch;
         assert!(record(&store, dead).await.session.user_epoch < epoch);
@@ -238,8 +242,8 @@ async fn everyones_sessions_end(db: &TestDatabase) {
         let change = end(&store, EndTarget::Everyone, stamp).await;
         assert_eq!(change.ended, 3, "round {round}");
         let row = only_row(&store, before, &change, stamp).await;
-        assert_eq!((row.kind, row.user, row.session), (ChangeKind::EveryoneEnded, None, None));
-        assert_eq!(row.epoch, Some(everyone_epoch.next()));
+        assert_eq!((row.kind(), row.user(), row.session()), (ChangeKind::EveryoneEnded, None, None));
+        assert_eq!(row.epoch(), Some(everyone_epoch.next()));
         for session in sessions {
             assert_eq!(record(&store, session).await.everyone_epoch, everyone_epoch.next());
             assert_eq!(verdict(&store, session, at(3)).await, Err(Death::Revoked));

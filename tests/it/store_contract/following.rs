@@ -42,8 +42,9 @@ pub fn check_followed(seen: &[LoggedChange], acknowledged: &[Acknowledged]) -> R
 
 #[cfg(test)]
 mod tests {
+    use latchkey::domain::id::Epoch;
     use latchkey::domain::time::UnixMillis;
-    use latchkey::store::ChangeKind;
+    use latchkey::store::LogEntry;
 
     use super::*;
 
@@ -55,10 +56,7 @@ mod tests {
         let row = |position: &i64| LoggedChange {
             position: Position::from_i64(*position),
             nonce: nonce(*position),
-            kind: ChangeKind::UserChanged,
-            user: None,
-            session: None,
-            epoch: None,
+            entry: LogEntry::EveryoneEnded { epoch: Epoch::FIRST },
             time: UnixMillis::default(),
         };
         positions.iter().map(row).collect()

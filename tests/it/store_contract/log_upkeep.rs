@@ -157,7 +157,7 @@ async fn a_new_log_ends_everyone_and_has_another_name(db: &TestDatabase) {
         assert_eq!(change.ended, u64::from(round == 1));
         let row = only_row(&store, before, &change, stamp).await;
         let everyone = credentials(&store, ada.id).await.everyone_epoch;
-        assert_eq!((row.kind, row.epoch), (ChangeKind::EveryoneEnded, Some(everyone)));
+        assert_eq!((row.kind(), row.epoch()), (ChangeKind::EveryoneEnded, Some(everyone)));
         assert_eq!(everyone.as_i64(), 1 + round);
         assert_eq!(verdict(&store, session.id, at(2)).await, Err(Death::Revoked));
         let polled = store.poll(node.id, joined.position, 10).await.expect("an answer");

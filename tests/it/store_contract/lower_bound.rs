@@ -9,7 +9,9 @@ use latchkey::domain::id::{Epoch, Position, SessionId, UserId};
 use latchkey::domain::session::{EndReason, Session};
 use latchkey::domain::user::User;
 use latchkey::store::sql::SqlStore;
-use latchkey::store::{ChangeKind, EndTarget, Filling, LoggedChange, NewSession, SessionKey, Store, UserKey};
+use latchkey::store::{
+    ChangeKind, EndTarget, Filling, LogEntry, LoggedChange, NewSession, SessionKey, Store, UserKey,
+};
 use tokio::task::JoinSet;
 
 use super::samples::{add, add_user, at, hash, head, log_after, new_session, stamp};
@@ -54,11 +56,13 @@ impl Seen {
     fn lacks<'l>(&self, log: &'l [LoggedChange]) -> Option<&'l LoggedChange> {
         let before = log.iter().take_while(|row| row.position <= self.position);
         let older =
-            |seen: Option<&Epoch>, row: &LoggedChange| seen.is_some_and(|seen| Some(*seen) < row.epoch);
-        before.into_iter().find(|row| match row.kind {
-            ChangeKind::SessionEnded => row.session.is_some_and(|id| self.sessions.get(&id) == Some(&false)),
+            |seen: Option<&Epoch>, row: &LoggedChange| seen.is_some_and(|seen| Some(*seen) < row.epoch());
+        before.into_iter().find(|row| match row.kind() {
+            ChangeKind::SessionEnded => {
+                row.session().is_some_and(|id| self.sessions.get(&id) == Some(&false))
+            }
             ChangeKind::EveryoneEnded => older(self.everyone.as_ref(), row),
-            _ => row.user.is_some_and(|id| older(self.users.get(&id), row)),
+            _ => row.user().is_some_and(|id| older(self.users.get(&id), row)),
         })
     }
 }
@@ -200,19 +204,17 @@ fn a_read_that_lacks_a_change_is_found() {
     let now = at(0);
     let user = UserId::from_uuid(uuid::Uuid::from_u128(1));
     let session = SessionId::from_uuid(uuid::Uuid::from_u128(2));
-    let row = |position, kind, epoch: Option<i64>| LoggedChange {
+    let epoch = Epoch::from_i64(2);
+    let row = |position, entry| LoggedChange {
         position: Position::from_i64(position),
         nonce: stamp(now).nonce,
-        kind,
-        user: Some(user),
-        session: Some(session),
-        epoch: epoch.map(Epoch::from_i64),
+        entry,
         time: now,
     };
     let log = [
-        row(1, ChangeKind::UserSessionsEnded, Some(2)),
-        row(2, ChangeKind::EveryoneEnded, Some(2)),
-        row(3, ChangeKind::SessionEnded, None),
+        row(1, LogEntry::UserSessionsEnded { user, epoch, kept: Some(session) }),
+        row(2, LogEntry::EveryoneEnded { epoch }),
+        row(3, LogEntry::SessionEnded { user, session }),
     ];
     let seen = |position, everyone, epoch, ended| Seen {
         position: Position::from_i64(position),

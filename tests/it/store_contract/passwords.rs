@@ -96,8 +96,8 @@ async fn setting_a_password_ends_every_session(db: &TestDatabase) {
     };
     assert_eq!(after, expected);
     let row = only_row(&store, Position::ZERO, &change, stamp).await;
-    assert_eq!((row.kind, row.user, row.session), (ChangeKind::PasswordChanged, Some(ada.id), None));
-    assert_eq!(row.epoch, Some(raised));
+    assert_eq!((row.kind(), row.user(), row.session()), (ChangeKind::PasswordChanged, Some(ada.id), None));
+    assert_eq!(row.epoch(), Some(raised));
     for session in &sessions {
         assert_eq!(verdict(&store, session.id, at(4)).await, Err(Death::CredentialsChanged));
     }
@@ -140,8 +140,11 @@ async fn changing_a_password_keeps_one_new_session(db: &TestDatabase) {
     assert_eq!(change.ended, 2);
     let kept = &new.session.session;
     let row = only_row(&store, Position::ZERO, &change, stamp).await;
-    assert_eq!((row.kind, row.user, row.session), (ChangeKind::PasswordChanged, Some(ada.id), Some(kept.id)));
-    assert_eq!(row.epoch, Some(ada.credential_epoch.next()));
+    assert_eq!(
+        (row.kind(), row.user(), row.session()),
+        (ChangeKind::PasswordChanged, Some(ada.id), Some(kept.id))
+    );
+    assert_eq!(row.epoch(), Some(ada.credential_epoch.next()));
     for session in &old {
         assert_eq!(verdict(&store, session.id, at(4)).await, Err(Death::CredentialsChanged));
     }

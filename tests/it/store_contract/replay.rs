@@ -137,30 +137,31 @@ struct Memory {
 
 impl Memory {
     fn apply(&mut self, row: &LoggedChange) {
-        match row.kind {
+        match row.kind() {
             ChangeKind::SessionEnded | ChangeKind::SessionMisused => {
-                let session = row.session.and_then(|id| self.sessions.get_mut(&id));
+                let session = row.session().and_then(|id| self.sessions.get_mut(&id));
                 session.expect("the row names a session that was born").1 = true;
             }
             ChangeKind::UserSessionsEnded
             | ChangeKind::PasswordChanged
             | ChangeKind::UserDisabled
             | ChangeKind::UserDeleted => {
-                let (user, epoch) = (row.user.expect("a user"), row.epoch.expect("an epoch"));
+                let (user, epoch) = (row.user().expect("a user"), row.epoch().expect("an epoch"));
                 let known = self.epochs.entry(user).or_insert(Epoch::FIRST);
                 assert_eq!(epoch, known.next(), "each row raises the epoch by one: {row:?}");
                 *known = epoch;
-                if let Some((kept, _)) = row.session.and_then(|id| self.sessions.get_mut(&id)) {
+                if let Some((kept, _)) = row.session().and_then(|id| self.sessions.get_mut(&id)) {
                     assert_eq!(kept.user_id, user, "only an own session goes on: {row:?}");
                     kept.user_epoch = epoch;
                 }
             }
             ChangeKind::UserChanged => {
-                let known = row.user.and_then(|user| self.epochs.get(&user)).copied().unwrap_or(Epoch::FIRST);
-                assert_eq!(row.epoch, Some(known), "no epoch changed: {row:?}");
+                let known =
+                    row.user().and_then(|user| self.epochs.get(&user)).copied().unwrap_or(Epoch::FIRST);
+                assert_eq!(row.epoch(), Some(known), "no epoch changed: {row:?}");
             }
             ChangeKind::EveryoneEnded => {
-                let epoch = row.epoch.expect("an epoch");
+                let epoch = row.epoch().expect("an epoch");
                 assert_eq!(epoch, self.everyone.next(), "each row raises the epoch by one: {row:?}");
                 self.everyone = epoch;
             }

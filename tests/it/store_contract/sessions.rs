@@ -258,7 +258,10 @@ async fn replacing_ends_the_old_session_and_adds_the_new_one(db: &TestDatabase) 
     let change = store.replace_session(old.id, new.clone(), stamp).await.expect("an answer").expect("won");
     assert_eq!(change.ended, 1);
     let row = only_row(&store, Position::ZERO, &change, stamp).await;
-    assert_eq!((row.kind, row.user, row.session), (ChangeKind::SessionEnded, Some(ada.id), Some(old.id)));
+    assert_eq!(
+        (row.kind(), row.user(), row.session()),
+        (ChangeKind::SessionEnded, Some(ada.id), Some(old.id))
+    );
     let ended = record(&store, old.id).await.session.ended;
     assert_eq!(ended, Some(Ended { time: at(2), reason: EndReason::Replaced }));
     let found = store.session(SessionKey::Digest(new.digest)).await.expect("an answer").expect("found");

@@ -67,8 +67,8 @@ async fn each_field_changes_alone(db: &TestDatabase) {
         assert_eq!(user(&store, first.id).await, updated, "the answer is what the database holds");
         assert_eq!(change.ended, 0);
         let row = only_row(&store, before, &change, stamp).await;
-        assert_eq!((row.kind, row.user, row.session), (ChangeKind::UserChanged, Some(first.id), None));
-        assert_eq!(row.epoch, Some(first.credential_epoch), "the epoch since then is the old one");
+        assert_eq!((row.kind(), row.user(), row.session()), (ChangeKind::UserChanged, Some(first.id), None));
+        assert_eq!(row.epoch(), Some(first.credential_epoch), "the epoch since then is the old one");
         before = change.position;
     }
     assert_eq!(verdict(&store, session.id, at(9)).await, Ok(()), "none of this takes a session away");
@@ -170,8 +170,8 @@ async fn disabling_ends_every_session(db: &TestDatabase) {
     assert_eq!(user(&store, ada.id).await, expected);
     assert_eq!(change.ended, 2);
     let row = only_row(&store, Position::ZERO, &change, stamp).await;
-    assert_eq!((row.kind, row.user, row.session), (ChangeKind::UserDisabled, Some(ada.id), None));
-    assert_eq!(row.epoch, Some(disabled.credential_epoch));
+    assert_eq!((row.kind(), row.user(), row.session()), (ChangeKind::UserDisabled, Some(ada.id), None));
+    assert_eq!(row.epoch(), Some(disabled.credential_epoch));
     for session in &sessions {
         assert_eq!(verdict(&store, session.id, at(5)).await, Err(Death::UserDisabled));
     }
@@ -188,7 +188,7 @@ async fn disabling_twice_ends_nothing_more(db: &TestDatabase) {
     assert_eq!((first.ended, second.ended), (1, 0));
     assert_eq!(twice.credential_epoch, once.credential_epoch, "nobody is left to sign out");
     let row = only_row(&store, first.position, &second, again).await;
-    assert_eq!((row.kind, row.user), (ChangeKind::UserChanged, Some(ada.id)));
+    assert_eq!((row.kind(), row.user()), (ChangeKind::UserChanged, Some(ada.id)));
 }
 
 async fn enabling_brings_no_session_back(db: &TestDatabase) {
@@ -201,7 +201,7 @@ async fn enabling_brings_no_session_back(db: &TestDatabase) {
         let enabled_at = stamp(at(3));
         let (enabled, enable) = update(&store, ada.id, enabling, enabled_at).await;
         let row = only_row(&store, change.position, &enable, enabled_at).await;
-        assert_eq!(row.kind, ChangeKind::UserChanged);
+        assert_eq!(row.kind(), ChangeKind::UserChanged);
         (enabled, enable)
     };
     assert_eq!((enabled.state, change.ended), (UserState::Active, 0));
@@ -220,5 +220,5 @@ async fn disabling_and_renaming_is_one_change(db: &TestDatabase) {
     let (updated, change) = update(&store, ada.id, change, stamp).await;
     assert_eq!((updated.login.key(), updated.state, change.ended), ("gone", UserState::Disabled, 1));
     let row = only_row(&store, Position::ZERO, &change, stamp).await;
-    assert_eq!(row.kind, ChangeKind::UserDisabled, "the row says the worse of the two");
+    assert_eq!(row.kind(), ChangeKind::UserDisabled, "the row says the worse of the two");
 }

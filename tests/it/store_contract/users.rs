@@ -272,8 +272,8 @@ async fn deleting_a_user_ends_every_session(db: &TestDatabase) {
     let change = store.delete_user(ada.id, stamp).await.expect("an answer").expect("a change");
     assert_eq!(change.ended, 2);
     let row = only_row(&store, Position::ZERO, &change, stamp).await;
-    assert_eq!((row.kind, row.user, row.session), (ChangeKind::UserDeleted, Some(ada.id), None));
-    assert_eq!(row.epoch, Some(ada.credential_epoch.next()), "a memory raises its own to this");
+    assert_eq!((row.kind(), row.user(), row.session()), (ChangeKind::UserDeleted, Some(ada.id), None));
+    assert_eq!(row.epoch(), Some(ada.credential_epoch.next()), "a memory raises its own to this");
     for key in [UserKey::Id(ada.id), UserKey::Login(&ada.login)] {
         assert_eq!(store.user(key).await.expect("an answer"), None);
     }

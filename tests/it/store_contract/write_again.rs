@@ -7,7 +7,7 @@ use latchkey::domain::session::{Death, EndReason, Session};
 use latchkey::domain::user::{DisplayName, User, UserState};
 use latchkey::store::coordination::Coordination as _;
 use latchkey::store::sql::SqlStore;
-use latchkey::store::{Change, ChangeKind, EndTarget, LoggedChange, Stamp, Store, UserChange};
+use latchkey::store::{Change, ChangeKind, EndTarget, LogEntry, LoggedChange, Stamp, Store, UserChange};
 use tokio::task::JoinSet;
 
 use super::samples::{
@@ -37,8 +37,9 @@ fn lost(
     epoch: Option<i64>,
 ) -> LoggedChange {
     let Stamp { time, nonce } = stamp(at(1));
-    let (position, epoch) = (Position::from_i64(77), epoch.map(Epoch::from_i64));
-    LoggedChange { position, nonce, kind, user, session, epoch, time }
+    let entry = LogEntry::from_columns(kind.as_i16(), user, session, epoch.map(Epoch::from_i64));
+    let entry = entry.expect("the fields of its kind");
+    LoggedChange { position: Position::from_i64(77), nonce, entry, time }
 }
 
 /// Writes again, and again, which must change nothing more. The rows that are answered are those of the log.
@@ -51,9 +52,9 @@ async fn write_again(store: &SqlStore, lost: &[LoggedChange]) -> Change {
     let after = head(store).await;
     assert_eq!(change.position, after);
     let again = store.write_again(lost, stamp(at(6))).await.expect("passed over");
-    let expected = lost.iter().filter(|row| row.kind == ChangeKind::UserChanged).count();
+    let expected = lost.iter().filter(|row| row.kind() == ChangeKind::UserChanged).count();
     assert_eq!((again.ended, again.rows.len()), (0, expected.min(again.rows.len())), "{again:?}");
-    assert!(again.rows.iter().all(|row| row.kind == ChangeKind::UserChanged), "{again:?}");
+    assert!(again.rows.iter().all(|row| row.kind() == ChangeKind::UserChanged), "{again:?}");
     assert_eq!(again.rows, log_after(store, after).await);
     change
 }
@@ -76,7 +77,7 @@ async fn a_session_that_ended_ends_again(db: &TestDatabase) {
     assert_eq!((change.ended, change.rows.len()), (1, 1));
     let written = &change.rows[0];
     assert_eq!(
-        (written.kind, written.user, written.session, written.epoch),
+        (written.kind(), written.user(), written.session(), written.epoch()),
         (ChangeKind::SessionEnded, Some(ada.id), Some(sessions[1].id), None)
     );
     assert_eq!(verdict(&store, sessions[1].id, at(9)).await, Err(Death::Revoked));
@@ -96,7 +97,7 @@ async fn sessions_of_a_user_that_ended_end_again(db: &TestDatabase) {
     ];
     let change = write_again(&store, &rows).await;
     assert_eq!(change.ended, 2);
-    let told: Vec<_> = change.rows.iter().map(|row| (row.kind, row.session, row.epoch)).collect();
+    let told: Vec<_> = change.rows.iter().map(|row| (row.kind(), row.session(), row.epoch())).collect();
     let kind = ChangeKind::UserSessionsEnded;
     let epochs = [2, 4].map(Epoch::from_i64);
     assert_eq!(told, epochs.map(|epoch| (kind, Some(sessions[2].id), Some(epoch))));
@@ -117,7 +118,7 @@ async fn a_password_that_changed_is_no_longer_taken_for_the_same(db: &TestDataba
     let row = lost(ChangeKind::PasswordChanged, Some(ada.id), Some(SessionId::from_uuid(unknown)), Some(5));
     let change = write_again(&store, &[row]).await;
     assert_eq!((change.ended, change.rows.len()), (3, 1));
-    assert_eq!((change.rows[0].kind, change.rows[0].session), (ChangeKind::PasswordChanged, None));
+    assert_eq!((change.rows[0].kind(), change.rows[0].session()), (ChangeKind::PasswordChanged, None));
     let after = user(&store, ada.id).await;
     let epoch = Epoch::from_i64(5);
     assert_eq!((after.credential_epoch, after.password_epoch), (epoch, epoch));
@@ -135,7 +136,7 @@ async fn a_user_who_was_disabled_or_deleted_is_disabled(db: &TestDatabase) {
         let epoch = ada.credential_epoch.next();
         let change = write_again(&store, &[lost(kind, Some(ada.id), None, Some(epoch.as_i64()))]).await;
         assert_eq!((change.ended, change.rows.len()), (1, 1));
-        assert_eq!((change.rows[0].kind, change.rows[0].epoch), (ChangeKind::UserDisabled, Some(epoch)));
+        assert_eq!((change.rows[0].kind(), change.rows[0].epoch()), (ChangeKind::UserDisabled, Some(epoch)));
         let after = user(&store, ada.id).await;
         assert_eq!((after.state, after.credential_epoch), (UserState::Disabled, epoch));
         assert_eq!(verdict(&store, session.id, at(9)).await, Err(Death::UserDisabled));
@@ -149,7 +150,7 @@ async fn everyones_end_is_in_force_again(db: &TestDatabase) {
     let change = write_again(&store, &rows).await;
     assert_eq!(change.rows.len(), 1, "the highest says it all");
     assert_eq!(
-        (change.rows[0].kind, change.rows[0].epoch),
+        (change.rows[0].kind(), change.rows[0].epoch()),
         (ChangeKind::EveryoneEnded, Some(Epoch::from_i64(7)))
     );
     assert_eq!(credentials(&store, ada.id).await.everyone_epoch, Epoch::from_i64(7));
@@ -157,7 +158,7 @@ async fn everyones_end_is_in_force_again(db: &TestDatabase) {
     // The next end of everyone is one above.
     let next =
         store.end_sessions(EndTarget::Everyone, EndReason::Revoked, stamp(at(9))).await.expect("ended");
-    assert_eq!(next.rows[0].epoch, Some(Epoch::from_i64(8)));
+    assert_eq!(next.rows[0].epoch(), Some(Epoch::from_i64(8)));
 }
 
 async fn a_user_that_changed_is_told_of_again(db: &TestDatabase) {
@@ -168,7 +169,7 @@ async fn a_user_that_changed_is_told_of_again(db: &TestDatabase) {
     assert_eq!((change.ended, change.rows.len()), (0, 1));
     let told = &change.rows[0];
     assert_eq!(
-        (told.kind, told.user, told.epoch),
+        (told.kind(), told.user(), told.epoch()),
         (ChangeKind::UserChanged, Some(ada.id), Some(ada.credential_epoch))
     );
     assert_eq!(user(&store, ada.id).await, ada);
@@ -189,7 +190,7 @@ async fn what_is_in_force_is_passed_over(db: &TestDatabase) {
     store.end_sessions(EndTarget::Everyone, EndReason::Revoked, stamp(at(3))).await.expect("ended");
     let (log, before) = (log_after(&store, Position::ZERO).await, user(&store, ada.id).await);
     // A node that is not sure what was lost may hand in all that it knows.
-    let known: Vec<_> = log.iter().filter(|row| row.kind != ChangeKind::UserChanged).cloned().collect();
+    let known: Vec<_> = log.iter().filter(|row| row.kind() != ChangeKind::UserChanged).cloned().collect();
     let change = write_again(&store, &known).await;
     let position = log.last().expect("a row").position;
     assert_eq!(change, Change { ended: 0, position, rows: Vec::new() });
@@ -233,7 +234,7 @@ async fn all_kinds_at_once_are_written_in_order(db: &TestDatabase) {
         lost(ChangeKind::SessionEnded, Some(bob.id), Some(of_bob.id), None),
     ];
     let change = write_again(&store, &rows).await;
-    let kinds: Vec<_> = change.rows.iter().map(|row| row.kind).collect();
+    let kinds: Vec<_> = change.rows.iter().map(LoggedChange::kind).collect();
     assert_eq!(
         kinds,
         [

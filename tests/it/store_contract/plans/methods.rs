@@ -12,7 +12,7 @@ use latchkey::host::{SystemEntropy, random};
 use latchkey::store::coordination::Coordination as _;
 use latchkey::store::sql::SqlStore;
 use latchkey::store::{
-    Change, ChangeKind, CreateUser, EndTarget, Ending, LoggedChange, NewSession, NewUser, PasswordChange,
+    Change, CreateUser, EndTarget, Ending, LogEntry, LoggedChange, NewSession, NewUser, PasswordChange,
     Result, SessionKey, Store, UpdateUser, UserChange, UserKey,
 };
 
@@ -196,10 +196,11 @@ async fn call_coordination(
             let lost = LoggedChange {
                 position: middle,
                 nonce: stamp(now).nonce,
-                kind: ChangeKind::UserSessionsEnded,
-                user: Some(user.id),
-                session: Some(sessions[0].session.id),
-                epoch: Some(user.credential_epoch.next()),
+                entry: LogEntry::UserSessionsEnded {
+                    user: user.id,
+                    epoch: user.credential_epoch.next(),
+                    kept: Some(sessions[0].session.id),
+                },
                 time: now,
             };
             store.write_again(&[lost], stamp(now)).await.map(|change| ended(Some(change), 2))

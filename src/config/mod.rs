@@ -206,8 +206,9 @@ pub struct Grpc {
     /// Calls at a time on one connection.
     #[config(default = 100)]
     pub streams_per_connection_max: u32,
-    /// Size of a message that is read.
-    #[config(default = 16_384)]
+    /// Size of a message that is read. A User-Agent header may fill 16 KiB, and twice that where a framework hands its
+    /// bytes over as Latin-1.
+    #[config(default = 65_536)]
     pub message_bytes_max: u32,
     /// Size of the headers of a call.
     #[config(default = 8192)]

@@ -51,7 +51,7 @@ impl Auth {
         let login = wrong.login("login", &request.login);
         let password = wrong.password("password", &request.password);
         let lifetime = wrong.span("lifetime", request.lifetime, SECOND);
-        let client = wrong.client(request.client).unwrap_or_default();
+        let client = wire::client(request.client).unwrap_or_default();
         let (login, password) = wrong.finish(login.zip(password))?;
         let terms = Terms { methods: Methods::password(), remember: request.remember, lifetime, client };
         let (session_token, session, user) =
@@ -138,7 +138,7 @@ impl Auth {
     ) -> Result<v1::ReauthenticateResponse, Refusal> {
         let mut wrong = Violations::default();
         let password = wrong.password("password", &request.password);
-        let client = wrong.client(request.client);
+        let client = wire::client(request.client);
         let password = wrong.finish(password)?;
         let signed_in = reauthenticate(&self.app, &request.session_token, password, client).await?;
         let (session_token, session, user) = wire::signed_in(&signed_in);
@@ -152,7 +152,7 @@ impl Auth {
         let mut wrong = Violations::default();
         let current = wrong.password("current_password", &request.current_password);
         let new = wrong.password("new_password", &request.new_password);
-        let client = wrong.client(request.client);
+        let client = wire::client(request.client);
         let login = match &request.who {
             Some(change_password_request::Who::Login(login)) => wrong.login("login", login),
             Some(change_password_request::Who::SessionToken(_)) => None,
@@ -183,7 +183,7 @@ impl Auth {
         let user = wrong.user_id("user_id", &request.user_id);
         let methods = wrong.take("methods", Methods::parse(&request.methods));
         let lifetime = wrong.span("lifetime", request.lifetime, SECOND);
-        let client = wrong.client(request.client).unwrap_or_default();
+        let client = wire::client(request.client).unwrap_or_default();
         let (user, methods) = wrong.finish(user.zip(methods))?;
         let terms = Terms { methods, remember: request.remember, lifetime, client };
         let (session_token, session, user) = wire::signed_in(&create_session(&self.app, user, terms).await?);
@@ -198,7 +198,7 @@ async fn validate(
 ) -> Result<v1::ValidateSessionResponse, Refusal> {
     let mut wrong = Violations::default();
     let max_auth_age = wrong.span("max_auth_age", request.max_auth_age, Duration::ZERO);
-    let client = wrong.client(request.client);
+    let client = wire::client(request.client);
     wrong.finish(Some(()))?;
     validate_session(app, &request.session_token, &Demands { client, max_auth_age }, validated).await
 }

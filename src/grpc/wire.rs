@@ -53,15 +53,6 @@ impl Violations {
         self.take(field, SessionId::parse(text))
     }
 
-    /// Parses a device in `client`; none when the message is not set, or is wrong.
-    pub fn client(&mut self, client: Option<v1::Client>) -> Option<Client> {
-        let client = client?;
-        let parsed = Client::parse(&client.ip, &client.user_agent, &client.device_name);
-        parsed
-            .map_err(|one| self.0.push(FieldViolation::new(format!("client.{}", one.field), one.description)))
-            .ok()
-    }
-
     /// Parses a span of at least `least` in `field`; none when the message is not set, or is wrong.
     pub fn span(
         &mut self,
@@ -85,6 +76,11 @@ impl Violations {
             _ => Err(Refusal::InvalidField(self.0)),
         }
     }
+}
+
+/// The device that a request describes; none when it describes none. No description refuses a request.
+pub fn client(client: Option<v1::Client>) -> Option<Client> {
+    client.map(|client| Client::described(&client.ip, &client.user_agent, &client.device_name))
 }
 
 /// The longest span of the Duration message (its own documentation: about ten thousand years).
@@ -188,12 +184,12 @@ mod tests {
         let mut wrong = Violations::default();
         wrong.login("login", "");
         wrong.password("password", "");
-        wrong.client(Some(v1::Client { ip: "here".to_owned(), ..v1::Client::default() }));
+        wrong.user_id("user_id", "here");
         let refusal = wrong.finish(Some(())).expect_err("refused");
         let Refusal::InvalidField(fields) = refusal else { panic!("{refusal:?}") };
         assert_eq!(
             fields.iter().map(|one| one.field.as_ref()).collect::<Vec<_>>(),
-            ["login", "password", "client.ip"]
+            ["login", "password", "user_id"]
         );
     }
 

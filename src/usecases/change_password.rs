@@ -27,7 +27,8 @@ pub struct Passwords {
     pub new: Password,
 }
 
-/// Changes the password of the user of a session; `client` none means the same device.
+/// Changes the password of the user of a session; what `client` leaves out is as in
+/// that session.
 pub async fn change_password_by_token(
     app: &Arc<App>,
     token: &str,
@@ -40,7 +41,7 @@ pub async fn change_password_by_token(
     throttle(app, &found.login, demands.client.as_ref().and_then(|client| client.ip))?;
     let (key, remember) = (UserKey::Id(found.session.user_id), found.session.remembered);
     let lifetime = Some(found.session.lifetime());
-    let client = demands.client.clone().unwrap_or(found.session.client);
+    let client = demands.client.clone().unwrap_or_default().or(found.session.client);
     let terms = Terms { methods: Methods::password(), remember, lifetime, client };
     if let Some(changed) = attempt(app, key, passwords.clone(), terms.clone()).await? {
         return Ok(changed);

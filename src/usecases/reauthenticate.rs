@@ -16,7 +16,7 @@ use crate::domain::session::Methods;
 use crate::live::keeper::EndKnown;
 use crate::store::UserKey;
 
-/// Replaces the session of `token`; `client` none means the same device.
+/// Replaces the session of `token`; what `client` leaves out is as in that session.
 pub async fn reauthenticate(
     app: &Arc<App>,
     token: &str,
@@ -45,7 +45,7 @@ async fn attempt(
     let credentials = app.store.credentials(UserKey::Id(old.user_id)).await?;
     let credentials = verify(app, credentials, password).await?;
     let (remember, lifetime) = (old.remembered, Some(old.lifetime()));
-    let client = client.unwrap_or(old.client);
+    let client = client.unwrap_or_default().or(old.client);
     let terms = Terms { methods: Methods::password(), remember, lifetime, client };
     let (token, new) = new_session(app, &credentials, terms);
     let (session, stamp, writer) = (new.session.clone(), app.stamp(), Arc::clone(app));

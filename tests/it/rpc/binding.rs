@@ -8,7 +8,9 @@ use tonic::Code;
 
 use crate::support::databases::{Engine, TestDatabase};
 use crate::support::refusals::assert_refused;
-use crate::support::server::{PASSWORD, TestServer, device, log_in_request, open_request, span};
+use crate::support::server::{
+    OTHER_PASSWORD, PASSWORD, TestServer, device, log_in_request, open_request, span,
+};
 use crate::support::verdicts::question;
 
 async fn server_with(database: &TestDatabase, binding: Binding) -> TestServer {
@@ -48,6 +50,11 @@ async fn under_basic_binding_another_device_is_not_fresh() {
         (device("192.0.2.254", "a", "another name"), true),
         (device("::ffff:192.0.2.9", "a", ""), true),
         (device("", "", ""), true),
+        (device("192.0.2.7:443", "a", ""), true),
+        (device("unknown", "a", ""), true),
+        (device("192.0.2.1", "\ta\r\n", ""), true),
+        (device("192.0.3.1:443", "a", ""), false),
+        (device("unknown", "b", ""), false),
         (device("192.0.3.1", "a", ""), false),
         (device("2001:db8::1", "a", ""), false),
         (device("192.0.2.1", "b", ""), false),
@@ -102,6 +109,37 @@ async fn under_strong_binding_a_thief_with_the_password_gets_nothing_for_the_tok
     assert_refused(outcome, Code::Unauthenticated, "SESSION_BINDING_MISMATCH");
     server.advance(Duration::from_secs(1)).await;
     server.assert_dead(&token, "SESSION_BINDING_MISMATCH").await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_described_in_part_stays_bound_by_the_rest() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let server = server_with(&database, Binding::Basic).await;
+    server.add_user("ada").await;
+    let home = device("192.0.2.1", "a", "phone");
+    let request = v1::LoginRequest { client: Some(home.clone()), ..log_in_request("ada", PASSWORD) };
+    let token = server.auth().await.login(request).await.expect("signed in").into_inner().session_token;
+
+    let request = v1::ReauthenticateRequest {
+        session_token: token,
+        password: PASSWORD.to_owned(),
+        client: Some(device("unknown", "", "tablet")),
+    };
+    let proved = server.auth().await.reauthenticate(request).await.expect("proved").into_inner();
+    let tablet = v1::Client { device_name: "tablet".to_owned(), ..home };
+    assert_eq!(proved.session.expect("a session").client, Some(tablet.clone()));
+    let elsewhere = device("198.51.100.1", "a", "");
+    assert!(!ask_from(&server, &proved.session_token, elsewhere.clone()).await.expect("good").fresh);
+
+    let request = v1::ChangePasswordRequest {
+        who: Some(v1::change_password_request::Who::SessionToken(proved.session_token)),
+        current_password: PASSWORD.to_owned(),
+        new_password: OTHER_PASSWORD.to_owned(),
+        client: Some(device("", "\n", "")),
+    };
+    let changed = server.auth().await.change_password(request).await.expect("changed").into_inner();
+    assert_eq!(changed.session.expect("a session").client, Some(tablet));
+    assert!(!ask_from(&server, &changed.session_token, elsewhere).await.expect("good").fresh);
 }
 
 #[tokio::test]

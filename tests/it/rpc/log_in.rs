@@ -152,7 +152,6 @@ async fn what_is_out_of_bounds_is_blamed_before_anything_is_done() {
         lifetime: Some(span(seconds, nanos)),
         ..log_in_request("ada", PASSWORD)
     };
-    let from = |client| v1::LoginRequest { client: Some(client), ..log_in_request("ada", PASSWORD) };
     let bad = [
         (v1::LoginRequest::default(), vec!["login", "password"]),
         (with_login(""), vec!["login"]),
@@ -171,20 +170,9 @@ async fn what_is_out_of_bounds_is_blamed_before_anything_is_done() {
         (with_lifetime(1, i32::MAX), vec!["lifetime"]),
         (with_lifetime(i64::MAX, 0), vec!["lifetime"]),
         (with_lifetime(i64::MIN, i32::MIN), vec!["lifetime"]),
-        (from(device("here", "", "")), vec!["client.ip"]),
-        (from(device("192.0.2.1:80", "", "")), vec!["client.ip"]),
-        (from(device("192.0.2.01", "", "")), vec!["client.ip"]),
-        (from(device("", &long(1_025), "")), vec!["client.user_agent"]),
-        (from(device("", "a\r\nb", "")), vec!["client.user_agent"]),
-        (from(device("", "", &long(129))), vec!["client.device_name"]),
-        (from(device("", "", "a\0b")), vec!["client.device_name"]),
         (
-            v1::LoginRequest {
-                lifetime: Some(span(0, 0)),
-                client: Some(device("x", "", "")),
-                ..v1::LoginRequest::default()
-            },
-            vec!["login", "password", "lifetime", "client.ip"],
+            v1::LoginRequest { lifetime: Some(span(0, 0)), ..v1::LoginRequest::default() },
+            vec!["login", "password", "lifetime"],
         ),
     ];
     for (request, fields) in bad {

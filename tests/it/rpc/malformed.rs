@@ -47,7 +47,7 @@ async fn fields_of_a_newer_contract_are_passed_over() {
 async fn rubbish_and_huge_messages_are_blamed_on_the_request() {
     let database = TestDatabase::create(Engine::Sqlite).await;
     let server = TestServer::start(&database).await;
-    let huge = field(15_000, &vec![b'x'; 16_384]);
+    let huge = field(15_000, &vec![b'x'; 65_536]);
     for call in every_rpc(&server).await {
         for bad in [&[0xff_u8][..], &huge] {
             let answer = call_with(&server, &call.path(), &[], framed(bad)).await;
@@ -65,12 +65,12 @@ async fn rubbish_and_huge_messages_are_blamed_on_the_request() {
 async fn a_message_of_just_the_limit_is_read() {
     let database = TestDatabase::create(Engine::Sqlite).await;
     let server = TestServer::start(&database).await;
-    // The number takes two bytes, the length three.
-    let whole = field(15_000, &vec![b'x'; 16_384 - 5]);
-    assert_eq!(whole.len(), 16_384);
+    // The number and the length take three bytes each.
+    let whole = field(15_000, &vec![b'x'; 65_536 - 6]);
+    assert_eq!(whole.len(), 65_536);
     let answer = call_with(&server, VALIDATE, &[], framed(&whole)).await;
     assert_refused(answer.outcome::<Nothing>(), Code::Unauthenticated, "SESSION_TOKEN_INVALID");
-    let more = field(15_000, &vec![b'x'; 16_384 - 4]);
+    let more = field(15_000, &vec![b'x'; 65_536 - 5]);
     assert_blames(call_with(&server, VALIDATE, &[], framed(&more)).await.outcome::<Nothing>(), &["request"]);
 }
 

@@ -9,6 +9,7 @@ mod admission;
 mod barrier;
 mod binding;
 mod change_password;
+mod client_description;
 mod contract;
 mod create_session;
 mod create_user;

@@ -13,7 +13,7 @@ use crate::support::databases::{Engine, TestDatabase};
 use crate::support::interposed_store::{FAULT, Fault};
 use crate::support::raw_call::{call_with, field, framed};
 use crate::support::refusals::{assert_blames, assert_refused};
-use crate::support::server::{TestServer, device, open_request, span};
+use crate::support::server::{TestServer, open_request, span};
 use crate::support::verdicts::{question, verdict_of};
 
 const STREAM: &str = "/latchkey.v1.AuthService/StreamValidateSessions";
@@ -56,10 +56,7 @@ async fn a_thousand_questions_of_all_kinds_are_answered_in_order() {
             refused(Code::FailedPrecondition, "REAUTHENTICATION_REQUIRED"),
         ),
         (
-            v1::ValidateSessionRequest {
-                client: Some(device("nowhere", "", "")),
-                ..question(&good.session_token)
-            },
+            v1::ValidateSessionRequest { max_auth_age: Some(span(-1, 0)), ..question(&good.session_token) },
             refused(Code::InvalidArgument, "INVALID_FIELD"),
         ),
         (v1::ValidateSessionRequest::default(), refused(Code::Unauthenticated, "SESSION_TOKEN_INVALID")),
@@ -148,7 +145,7 @@ async fn what_is_no_question_ends_the_stream_in_our_words() {
     let answer = call_with(&server, STREAM, &[], framed(&question)).await;
     assert_blames(answer.outcome::<v1::StreamValidateSessionsResponse>(), &["question.session_token"]);
 
-    let huge = field(2, &field(1, &vec![b'x'; 17_000]));
+    let huge = field(2, &field(1, &vec![b'x'; 66_000]));
     let answer = call_with(&server, STREAM, &[], framed(&huge)).await;
     assert_blames(answer.outcome::<v1::StreamValidateSessionsResponse>(), &["request"]);
 }

@@ -9,7 +9,7 @@ use tonic::Code;
 use crate::support::databases::{Engine, TestDatabase};
 use crate::support::interposed_store::START;
 use crate::support::refusals::{assert_blames, assert_refused};
-use crate::support::server::{TestServer, device, key_ring, moment, new_user, open_request, span};
+use crate::support::server::{TestServer, key_ring, moment, new_user, open_request, span};
 use crate::support::verdicts::question;
 
 #[tokio::test]
@@ -119,19 +119,4 @@ async fn who_proved_it_too_long_ago_has_to_prove_it_again() {
     for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MAX, 0), (i64::MIN, 0), (0, i32::MAX)] {
         assert_blames(ask(seconds, nanos).await, &["max_auth_age"]);
     }
-}
-
-#[tokio::test]
-async fn a_device_that_is_none_is_blamed() {
-    let database = TestDatabase::create(Engine::Sqlite).await;
-    let server = TestServer::start(&database).await;
-    let ada = server.add_bare_user("ada").await;
-    let token = server.open_session(&ada).await.session_token;
-    let ask = async |client| {
-        server.ask(v1::ValidateSessionRequest { client: Some(client), ..question(&token) }).await
-    };
-    assert_blames(ask(device("localhost", "", "")).await, &["client.ip"]);
-    assert_blames(ask(device("", "\u{7f}", "")).await, &["client.user_agent"]);
-    assert_blames(ask(device("", "", &"x".repeat(129))).await, &["client.device_name"]);
-    ask(v1::Client::default()).await.expect("all of it may be unknown");
 }

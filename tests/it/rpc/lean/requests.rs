@@ -118,8 +118,8 @@ fn with_odd_messages(scene: &Scene) -> Vec<Asked> {
         ("wire type seven", and(&[0x27])),
         ("rubbish", vec![0xff]),
         ("nothing", Vec::new()),
-        ("as large as may be", field(15_000, &vec![b'x'; 16_384 - 5])),
-        ("one byte larger", field(15_000, &vec![b'x'; 16_384 - 4])),
+        ("as large as may be", field(15_000, &vec![b'x'; 65_536 - 6])),
+        ("one byte larger", field(15_000, &vec![b'x'; 65_536 - 5])),
     ];
     let each = |(what, message): &(&str, Vec<u8>)| {
         [Asked::of(what, VALIDATE, message), Asked::of(what, LOAD_USER, message)]
@@ -261,8 +261,8 @@ fn in_streams(scene: &Scene) -> Vec<Asked> {
         ("no text behind", behind(&framed(&field(2, &field(1, &[0xff]))))),
         ("no message behind", behind(&framed(&[0xff]))),
         ("no question behind", behind(&framed(&[0x10, 1]))),
-        ("too large behind", behind(&framed(&field(9, &vec![b'x'; 16_400])))),
-        ("as large as may be behind", behind(&framed(&field(15_000, &vec![b'x'; 16_384 - 5])))),
+        ("too large behind", behind(&framed(&field(9, &vec![b'x'; 65_552])))),
+        ("as large as may be behind", behind(&framed(&field(15_000, &vec![b'x'; 65_536 - 6])))),
         ("compressed behind", behind(&flagged)),
         ("an absurd flag behind", behind(&[9, 0, 0, 0, 0])),
         ("cut behind", vec![[&good[..], &good[..20]].concat().into()]),

@@ -21,6 +21,8 @@ pub enum Mutation {
     AcknowledgeBeforeApply,
     /// A silent node is removed at once, without being marked first.
     OnePhaseEviction,
+    /// The silence of a node is what the database's clock says.
+    SilenceByDatabaseClock,
     /// What was read enters memory whatever has changed since.
     UnversionedFill,
     /// What this node has written itself does not overtake a read.
@@ -41,7 +43,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NumberFromASequence,
         Self::ExclusivePollWithoutNonce,
         Self::LeaseFromReply,
@@ -49,6 +51,7 @@ impl Mutation {
         Self::StateBeforeLease,
         Self::AcknowledgeBeforeApply,
         Self::OnePhaseEviction,
+        Self::SilenceByDatabaseClock,
         Self::UnversionedFill,
         Self::FillIgnoresLocal,
         Self::DeathNotRemembered,

@@ -272,9 +272,9 @@ impl Fleet {
         let now = self.shared.clock.boottime();
         for measure in evictions.measures(me, &roster, now) {
             match measure {
-                Measure::Mark(node, heard_before) => {
-                    if coordination.mark_evicting(node, heard_before).await? {
-                        tracing::warn!(node_id = %node, "nothing is heard of a node; it is let go of");
+                Measure::Mark(node, heartbeat) => {
+                    if coordination.mark_evicting(node, heartbeat).await? {
+                        tracing::warn!(node_id = %node, "node misses its heartbeats; evicting it");
                     }
                 }
                 Measure::Remove(node) if Mutation::OnePhaseEviction.is_on() => {

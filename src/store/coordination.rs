@@ -42,9 +42,9 @@ pub trait Coordination: Send + Sync + 'static {
     /// The nodes, in the order of their ids, and the database's time.
     async fn nodes(&self) -> Result<Roster>;
 
-    /// Marks a live node as evicting, if nothing was heard of it since `heard_before`: its next poll refuses. False where
-    /// it was heard of since, is evicting already, or gone.
-    async fn mark_evicting(&self, node: NodeId, heard_before: UnixMillis) -> Result<bool>;
+    /// Marks a live node as evicting, if `heartbeat` is still its [`NodeRow::heard_time`]: its next poll refuses. False
+    /// where it was heard of since, is evicting already, or gone.
+    async fn mark_evicting(&self, node: NodeId, heartbeat: UnixMillis) -> Result<bool>;
 
     /// Removes the row of an evicting node.
     async fn remove_evicted(&self, node: NodeId) -> Result<()>;
@@ -150,7 +150,8 @@ pub struct NodeRow {
     pub applied: Position,
     /// When it joined, database time.
     pub join_time: UnixMillis,
-    /// When it last acknowledged, database time.
+    /// When it last acknowledged, database time. Whoever watches the node goes by whether this changes, not by what it
+    /// says.
     pub heard_time: UnixMillis,
     /// When it was marked as evicting, database time.
     pub evict_time: Option<UnixMillis>,

@@ -117,7 +117,7 @@ observed! { Coordination for ObservedCoordination {
     acknowledge(node: NodeId, applied: Position, nonce: Option<Nonce>) -> ();
     leave(node: NodeId) -> ();
     nodes() -> Roster;
-    mark_evicting(node: NodeId, heard_before: UnixMillis) -> bool;
+    mark_evicting(node: NodeId, heartbeat: UnixMillis) -> bool;
     remove_evicted(node: NodeId) -> ();
     hint() -> ();
     write_again(lost: &[LoggedChange], stamp: Stamp) -> Change;

@@ -46,8 +46,8 @@ impl Coordination for SqlStore {
         self.steps.read(|db| Box::pin(nodes::roster(db))).await
     }
 
-    async fn mark_evicting(&self, node: NodeId, heard_before: UnixMillis) -> Result<bool> {
-        self.steps.write(move |db| Box::pin(nodes::mark_evicting(db, node, heard_before))).await
+    async fn mark_evicting(&self, node: NodeId, heartbeat: UnixMillis) -> Result<bool> {
+        self.steps.write(move |db| Box::pin(nodes::mark_evicting(db, node, heartbeat))).await
     }
 
     async fn remove_evicted(&self, node: NodeId) -> Result<()> {

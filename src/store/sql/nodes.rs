@@ -55,7 +55,7 @@ async fn nonce_at(db: &Pool, position: Position) -> Result<Nonce, Failure> {
     Ok(super::change_log::read(&row.ok_or_else(missing)?)?.nonce)
 }
 
-/// Moves the position of a node forward, never back, and says that it was heard of, if the log holds the row that it
+/// Moves the position of a node forward, never back, and writes a heartbeat that differs from the one before, if the log holds the row that it
 /// applied last.
 pub(super) async fn acknowledge(
     db: &Pool,
@@ -68,7 +68,8 @@ pub(super) async fn acknowledge(
     let [applied_mark, id_mark, row, nonce_mark] = [1, 2, 3, 4].map(|number| placeholder(number, engine));
     let mut values: Vec<Value> = vec![applied.as_i64().into(), node.as_uuid().into()];
     let mut sql = format!(
-        "UPDATE nodes SET applied_position = {greatest}(applied_position, {applied_mark}), heard_time = {now} \
+        "UPDATE nodes SET applied_position = {greatest}(applied_position, {applied_mark}), \
+         heard_time = CASE WHEN heard_time = {now} THEN heard_time + 1 ELSE {now} END \
          WHERE node_id = {id_mark}"
     );
     if let Some(nonce) = nonce {
@@ -87,24 +88,24 @@ pub(super) async fn delete(db: &Pool, node: NodeId) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Marks a live node as evicting that was not heard of since `heard_before`.
+/// Marks a live node as evicting whose last heartbeat is still `heartbeat`.
 pub(super) async fn mark_evicting(
     transaction: &Transaction,
     node: NodeId,
-    heard_before: UnixMillis,
+    heartbeat: UnixMillis,
 ) -> Result<Verdict<bool>, Failure> {
     let engine = transaction.get_database_backend();
-    let [evicting, id, live, before] = [1, 2, 3, 4].map(|number| placeholder(number, engine));
+    let [evicting, id, live, heard] = [1, 2, 3, 4].map(|number| placeholder(number, engine));
     let sql = format!(
         "UPDATE nodes SET state = {evicting}, evict_time = {} \
-         WHERE node_id = {id} AND state = {live} AND heard_time < {before}",
+         WHERE node_id = {id} AND state = {live} AND heard_time = {heard}",
         now(engine)
     );
     let values: [Value; 4] = [
         (NodeState::Evicting as i16).into(),
         node.as_uuid().into(),
         (NodeState::Live as i16).into(),
-        heard_before.as_millis().into(),
+        heartbeat.as_millis().into(),
     ];
     let done = transaction.execute_raw(Statement::from_sql_and_values(engine, sql, values)).await?;
     Ok(if done.rows_affected() == 1 { Verdict::Commit(true) } else { Verdict::Nothing(false) })

@@ -49,8 +49,24 @@ pub struct Database {
     kept_max: usize,
     /// Whether it takes writes.
     pub is_primary: bool,
+    /// Its clock.
+    pub clock: DatabaseClock,
     nonces: u64,
     sequence: Position,
+}
+
+/// The clock of the database server, which may jump.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DatabaseClock {
+    /// Milliseconds by which it is ahead of the true time.
+    pub ahead: i64,
+}
+
+impl DatabaseClock {
+    /// What it shows.
+    pub fn time(self, now: Moment) -> UnixMillis {
+        UnixMillis::from_millis(time(now).as_millis() + self.ahead)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -82,8 +98,9 @@ impl Database {
             digests: Rc::default(),
             nodes: BTreeMap::new(),
         };
-        let (before, is_primary, nonces, sequence) = (VecDeque::new(), true, 0, Position::ZERO);
-        Self { state, before, kept_max, is_primary, nonces, sequence }
+        let (before, nonces, sequence) = (VecDeque::new(), 0, Position::ZERO);
+        let clock = DatabaseClock::default();
+        Self { state, before, kept_max, is_primary: true, clock, nonces, sequence }
     }
 
     /// Loses the last `lost` commits, of whatever kind, and says which rows of the log were among them.
@@ -103,7 +120,7 @@ impl Database {
     /// Adds the row of a node. It is never lost: whoever revokes cannot wait for a node that nobody has heard of.
     pub fn insert_node(&mut self, id: NodeId, now: Moment) {
         self.before.clear();
-        let (applied, join_time) = (self.state.head, time(now));
+        let (applied, join_time) = (self.state.head, self.clock.time(now));
         let (state, name) = (NodeState::Live, String::new());
         let row = NodeRow { id, name, state, applied, join_time, heard_time: join_time, evict_time: None };
         self.state.nodes.insert(id, row);
@@ -126,7 +143,7 @@ impl Database {
             everyone_epoch: state.everyone,
             node: state.nodes.get(&node).map(|row| row.state),
             is_primary: self.is_primary,
-            time: time(now),
+            time: self.clock.time(now),
             rows: state.rows.range(from..).take(limit).map(|(_, row)| row.clone()).collect(),
         }
     }
@@ -140,7 +157,10 @@ impl Database {
         self.begin_commit();
         if let Some(row) = self.state.nodes.get_mut(&node) {
             row.applied = row.applied.max(applied);
-            row.heard_time = time(now);
+            let heard = self.clock.time(now);
+            // Another one than before, whatever the clock does.
+            let same = row.heard_time == heard;
+            row.heard_time = if same { heard.plus(Duration::from_millis(1)) } else { heard };
         }
     }
 
@@ -153,17 +173,17 @@ impl Database {
     /// The nodes.
     pub fn nodes(&self, now: Moment) -> Roster {
         let nodes = self.state.nodes.values().cloned().collect();
-        Roster { time: time(now), head: self.state.head, lease: self.state.lease, nodes }
+        Roster { time: self.clock.time(now), head: self.state.head, lease: self.state.lease, nodes }
     }
 
     /// Marks a silent node.
-    pub fn mark_evicting(&mut self, node: NodeId, heard_before: UnixMillis, now: Moment) {
+    pub fn mark_evicting(&mut self, node: NodeId, heartbeat: UnixMillis, now: Moment) {
         self.begin_commit();
         let row = self.state.nodes.get_mut(&node);
-        let silent = |row: &&mut NodeRow| row.state == NodeState::Live && row.heard_time < heard_before;
+        let silent = |row: &&mut NodeRow| row.state == NodeState::Live && row.heard_time == heartbeat;
         if let Some(row) = row.filter(silent) {
             row.state = NodeState::Evicting;
-            row.evict_time = Some(time(now));
+            row.evict_time = Some(self.clock.time(now));
         }
     }
 
@@ -390,7 +410,7 @@ impl Database {
     }
 }
 
-/// What the database's clock shows.
+/// What a clock that is right shows.
 pub fn time(now: Moment) -> UnixMillis {
     people::NOW.plus(now.age())
 }

@@ -161,7 +161,7 @@ impl World {
         let now = process.node.boottime(self.now);
         for measure in process.evictions.measures(me, &roster, now) {
             let request = match measure {
-                Measure::Mark(node, heard_before) => Request::Mark(node, heard_before),
+                Measure::Mark(node, heartbeat) => Request::Mark(node, heartbeat),
                 Measure::Remove(node) if Mutation::OnePhaseEviction.is_on() => Request::Leave(node),
                 Measure::Remove(node) => Request::Remove(node),
             };

@@ -182,12 +182,12 @@ fn a_number_that_was_given_again_is_noticed() {
 fn a_silent_node_is_marked_before_it_is_let_go_of() {
     let mut stage = Stage::new(2);
     stage.fill_everywhere(0);
-    stage.pass(13_000);
-    stage.poll(0);
-    let me = stage.nodes[0].member.node().expect("it has joined");
-    let roster = stage.db.nodes(stage.now);
-    let now = stage.nodes[0].boottime(stage.now);
-    let measures = Evictions::default().measures(me, &roster, now);
+    let (mut evictions, mut measures) = (Evictions::default(), Vec::new());
+    for _ in 0..14 {
+        stage.pass(1_000);
+        stage.poll(0);
+        measures = stage.look_after_nodes(0, &mut evictions);
+    }
     // Before any of them is taken, the node comes back; that it did is not acknowledged yet.
     let asked = stage.ask(1);
     let polled = stage.answer(1, asked);
@@ -195,7 +195,7 @@ fn a_silent_node_is_marked_before_it_is_let_go_of() {
     assert_eq!(measures.len(), 1);
     for measure in measures {
         match measure {
-            Measure::Mark(node, heard_before) => stage.db.mark_evicting(node, heard_before, stage.now),
+            Measure::Mark(node, heartbeat) => stage.db.mark_evicting(node, heartbeat, stage.now),
             Measure::Remove(node) if Mutation::OnePhaseEviction.is_on() => stage.db.leave(node),
             Measure::Remove(node) => stage.db.remove_evicted(node),
         }
@@ -205,6 +205,34 @@ fn a_silent_node_is_marked_before_it_is_let_go_of() {
     let asked = stage.ask(1);
     let polled = stage.answer(1, asked);
     assert_eq!(stage.hear(1, asked, &polled), Err(Refused::Evicting));
+}
+
+/// `SilenceByDatabaseClock`
+#[test]
+fn a_jump_of_the_databases_clock_evicts_nobody() {
+    for ahead in [60_000, -60_000, 172_800_000] {
+        let mut stage = Stage::new(2);
+        let mut evictions = Evictions::default();
+        for second in 0..40 {
+            // It jumps after this node has read its heartbeat, and before the other one writes the next.
+            stage.db.clock.ahead = if (10..25).contains(&second) { ahead } else { 0 };
+            stage.poll(0);
+            let measures = stage.look_after_nodes(0, &mut evictions);
+            assert_eq!(measures, [], "{second} s, ahead by {ahead} ms");
+            if second % 2 == 0 {
+                stage.poll(1);
+            }
+            stage.pass(1_000);
+        }
+        // Who says nothing is found all the same, while the clock stands still.
+        let found = (0..14_i64).any(|second| {
+            stage.pass(1_000);
+            stage.db.clock.ahead -= 1_000 * second.min(1);
+            stage.poll(0);
+            !stage.look_after_nodes(0, &mut evictions).is_empty()
+        });
+        assert!(found || Mutation::SilenceByDatabaseClock.is_on());
+    }
 }
 
 /// `UnversionedFill`

@@ -6,6 +6,7 @@ use std::time::Duration;
 use latchkey::fleet::barrier::Barrier;
 use latchkey::fleet::follower::{Asked, Refused};
 use latchkey::fleet::member::Next;
+use latchkey::fleet::membership::{Evictions, Measure};
 use latchkey::live::keeper::{Fill, MemoryLimits};
 use latchkey::store::coordination::Polled;
 
@@ -96,6 +97,12 @@ impl Stage {
         let polled = self.answer(node, asked);
         let next = self.hear(node, asked, &polled).expect("nothing is wrong with the log");
         self.acknowledge(node, next);
+    }
+
+    /// A node looks after the list of nodes.
+    pub fn look_after_nodes(&self, node: usize, evictions: &mut Evictions) -> Vec<Measure> {
+        let me = self.nodes[node].member.node().expect("it has joined");
+        evictions.measures(me, &self.db.nodes(self.now), self.nodes[node].boottime(self.now))
     }
 
     /// The database reads a session for memory.

@@ -305,8 +305,8 @@ impl World {
                 db.write_again(&lost, now);
                 Answer::Done
             }
-            Request::Mark(node, heard_before) => {
-                db.mark_evicting(node, heard_before, now);
+            Request::Mark(node, heartbeat) => {
+                db.mark_evicting(node, heartbeat, now);
                 Answer::Done
             }
             Request::Remove(node) => {

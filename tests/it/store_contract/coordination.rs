@@ -225,19 +225,20 @@ async fn a_silent_node_is_evicted_in_two_phases(db: &TestDatabase) {
     store.remove_evicted(node.id).await.expect("nothing happens");
     assert_eq!(rows(&store).await.len(), 2, "a live node is not removed");
 
-    assert!(store.mark_evicting(node.id, EVER).await.expect("an answer"));
+    let heartbeat = row(&store, node.id).await.heard_time;
+    assert!(store.mark_evicting(node.id, heartbeat).await.expect("an answer"));
     let marked = row(&store, node.id).await;
     let now = store.database_time().await.expect("the time");
     assert_eq!(marked.state, NodeState::Evicting);
     assert!(marked.evict_time.is_some_and(|time| (marked.heard_time..=now).contains(&time)), "{marked:?}");
     assert_eq!(poll(&store, &node, Position::ZERO).await.node, Some(NodeState::Evicting));
     assert_eq!(poll(&store, &other, Position::ZERO).await.node, Some(NodeState::Live));
-    assert!(!store.mark_evicting(node.id, EVER).await.expect("an answer"), "it is evicting already");
+    assert!(!store.mark_evicting(node.id, heartbeat).await.expect("an answer"), "it is evicting already");
     assert_eq!(row(&store, node.id).await, marked, "the time of the first mark counts");
 
     store.remove_evicted(node.id).await.expect("removed");
     assert_eq!(poll(&store, &node, Position::ZERO).await.node, None);
-    assert!(!store.mark_evicting(node.id, EVER).await.expect("an answer"), "it is gone");
+    assert!(!store.mark_evicting(node.id, heartbeat).await.expect("an answer"), "it is gone");
     store.remove_evicted(node.id).await.expect("removing twice is nothing");
     assert_eq!(rows(&store).await.len(), 1);
 }
@@ -245,20 +246,26 @@ async fn a_silent_node_is_evicted_in_two_phases(db: &TestDatabase) {
 async fn who_was_heard_of_is_not_evicted(db: &TestDatabase) {
     let (store, node) = (db.open().await, new_node("a"));
     join(&store, &node).await;
-    let joined = row(&store, node.id).await;
-    assert!(!store.mark_evicting(node.id, joined.heard_time).await.expect("an answer"), "heard of just then");
-    store.acknowledge(node.id, Position::ZERO, None).await.expect("acknowledged");
-    let heard = row(&store, node.id).await.heard_time;
-    assert!(!store.mark_evicting(node.id, heard).await.expect("an answer"));
+    let mut before = row(&store, node.id).await.heard_time;
+    // However fast they come, each is another one, so that a clock that stands still silences nobody.
+    for _ in 0..5 {
+        store.acknowledge(node.id, Position::ZERO, None).await.expect("acknowledged");
+        let heartbeat = row(&store, node.id).await.heard_time;
+        assert_ne!(heartbeat, before);
+        for other in [before, UnixMillis::from_millis(heartbeat.as_millis() + 1), EVER] {
+            assert!(!store.mark_evicting(node.id, other).await.expect("an answer"), "heard of since");
+        }
+        before = heartbeat;
+    }
     assert_eq!(row(&store, node.id).await.state, NodeState::Live);
-    let later = UnixMillis::from_millis(heard.as_millis() + 1);
-    assert!(store.mark_evicting(node.id, later).await.expect("an answer"));
+    assert!(store.mark_evicting(node.id, before).await.expect("an answer"));
 }
 
 async fn an_evicting_node_is_not_revived(db: &TestDatabase) {
     let (store, node) = (db.open().await, new_node("a"));
     join(&store, &node).await;
-    assert!(store.mark_evicting(node.id, EVER).await.expect("an answer"));
+    let heartbeat = row(&store, node.id).await.heard_time;
+    assert!(store.mark_evicting(node.id, heartbeat).await.expect("an answer"));
     store.acknowledge(node.id, Position::from_i64(7), None).await.expect("acknowledged");
     assert_eq!(row(&store, node.id).await.state, NodeState::Evicting);
     store.remove_evicted(node.id).await.expect("removed");

@@ -78,7 +78,9 @@ async fn what_a_live_node_has_yet_to_see_stays(db: &TestDatabase) {
     let polled = store.poll(behind.id, Position::from_i64(4), 100).await.expect("an answer");
     assert_eq!(polled.rows, rows[3..]);
 
-    assert!(store.mark_evicting(behind.id, EVER).await.expect("an answer"));
+    let nodes = store.nodes().await.expect("the nodes").nodes;
+    let row = nodes.iter().find(|row| row.id == behind.id).expect("it has joined");
+    assert!(store.mark_evicting(behind.id, row.heard_time).await.expect("an answer"));
     let polled = store.poll(behind.id, Position::from_i64(4), 100).await.expect("an answer");
     assert_eq!(polled.node, Some(NodeState::Evicting));
     assert_eq!(truncate(&store, EVER, 100).await, 6, "nobody waits for a node that is evicting");

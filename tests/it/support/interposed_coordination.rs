@@ -50,7 +50,7 @@ interposed! {
     join(node: NewNode) -> Joined;
     acknowledge(node: NodeId, applied: Position, nonce: Option<Nonce>) -> ();
     leave(node: NodeId) -> ();
-    mark_evicting(node: NodeId, heard_before: UnixMillis) -> bool;
+    mark_evicting(node: NodeId, heartbeat: UnixMillis) -> bool;
     remove_evicted(node: NodeId) -> ();
     hint() -> ();
     hinted() -> ();

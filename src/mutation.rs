@@ -39,11 +39,17 @@ pub enum Mutation {
     NoWait,
     /// A lease is renewed although the head of the log was not reached.
     LeaseBeforeHead,
+    /// A lease is renewed by polls alone.
+    LeaseWithoutDurableAck,
+    /// A node that is told to begin anew does not look first whether the log lost what it saw.
+    RefusedBeforeCompared,
+    /// An acknowledgement counts by its number, whatever row has that number now.
+    AckWithoutNonce,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::NumberFromASequence,
         Self::ExclusivePollWithoutNonce,
         Self::LeaseFromReply,
@@ -60,6 +66,9 @@ impl Mutation {
         Self::WaitFromBeforeCommit,
         Self::NoWait,
         Self::LeaseBeforeHead,
+        Self::LeaseWithoutDurableAck,
+        Self::RefusedBeforeCompared,
+        Self::AckWithoutNonce,
     ];
 
     /// Whether this one is switched on.

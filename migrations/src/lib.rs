@@ -8,6 +8,7 @@
 
 mod m0001_tables;
 mod m0002_nodes;
+mod m0003_applied_nonce;
 mod types;
 
 use sea_orm_migration::prelude::*;
@@ -25,7 +26,11 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_tables::Migration), Box::new(m0002_nodes::Migration)]
+        vec![
+            Box::new(m0001_tables::Migration),
+            Box::new(m0002_nodes::Migration),
+            Box::new(m0003_applied_nonce::Migration),
+        ]
     }
 }
 

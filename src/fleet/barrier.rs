@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use crate::domain::id::{NodeId, Position};
+use crate::domain::id::{NodeId, Nonce, Position};
 use crate::domain::time::BootTime;
 use crate::fleet::follower::wait_for_silent;
 use crate::mutation::Mutation;
-use crate::store::coordination::Roster;
+use crate::store::coordination::{NodeRow, Roster};
 
 /// A change that was committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Barrier {
     position: Position,
+    /// The nonce of the row at `position`; none where the change was found in the log.
+    nonce: Option<Nonce>,
     committed_at: BootTime,
     /// The longest lease that this node has heard of; none while it has heard of none.
     lease: Option<Duration>,
@@ -28,10 +30,11 @@ pub enum Stands {
 
 impl Barrier {
     /// For the change at `position`, whose write was `begun` and whose commit was `acknowledged` then by this node's clock.
-    pub fn new(position: Position, begun: BootTime, acknowledged: BootTime) -> Self {
+    /// `nonce` is that of its row, where this node wrote it.
+    pub fn new(position: Position, nonce: Option<Nonce>, begun: BootTime, acknowledged: BootTime) -> Self {
         // The commit is in force when it is acknowledged, and may not be before: a lease may be got until then.
         let committed_at = if Mutation::WaitFromBeforeCommit.is_on() { begun } else { acknowledged };
-        Self { position, committed_at, lease: None }
+        Self { position, nonce, committed_at, lease: None }
     }
 
     /// Takes note that leases are as long as `lease`.
@@ -44,8 +47,19 @@ impl Barrier {
     pub fn others_stand(&mut self, me: Option<NodeId>, roster: &Roster) -> Option<Stands> {
         self.learn_lease(roster.lease);
         let mut others = roster.nodes.iter().filter(|node| Some(node.id) != me);
-        let stands = Mutation::NoWait.is_on() || others.all(|node| node.applied >= self.position);
+        let stands = Mutation::NoWait.is_on() || others.all(|node| self.is_applied_by(node));
         stands.then_some(Stands::Acknowledged)
+    }
+
+    /// Whether a node has applied the change: it acknowledged a row of the log as it is now, at the position of the change
+    /// or after it. A number alone may have been given again to another row.
+    fn is_applied_by(&self, node: &NodeRow) -> bool {
+        if Mutation::AckWithoutNonce.is_on() {
+            return node.applied >= self.position;
+        }
+        node.is_logged
+            && (node.applied > self.position
+                || node.applied == self.position && (self.nonce.is_none() || node.nonce == self.nonce))
     }
 
     /// How long it is from `now` until no lease from before the change can be left; none while nobody knows how long a lease
@@ -71,19 +85,35 @@ mod tests {
 
     #[test]
     fn every_other_node_must_have_applied_the_change() {
-        let mut barrier = Barrier::new(at(7), millis(0), millis(0));
+        let mut barrier = Barrier::new(at(7), Some(nonce(7)), millis(0), millis(0));
         let mut stands = |nodes: &[_]| barrier.others_stand(Some(node(1)), &roster(nodes)).is_some();
         assert!(stands(&[]), "alone");
         assert!(stands(&[(1, Live, 3, HEARD), (2, Live, 7, HEARD), (3, Live, 8, HEARD)]));
         assert!(!stands(&[(1, Live, 9, HEARD), (2, Live, 6, HEARD)]));
         assert!(!stands(&[(2, Evicting, 6, HEARD)]), "it may hold a lease from before");
-        let mut nobody = Barrier::new(at(7), millis(0), millis(0));
+        let mut nobody = Barrier::new(at(7), Some(nonce(7)), millis(0), millis(0));
         assert!(nobody.others_stand(None, &roster(&[(1, Live, 6, HEARD)])).is_none(), "it was me before");
+    }
+
+    /// The numbers fit, and what stands there does not.
+    #[test]
+    fn an_acknowledgement_of_another_row_does_not_count() {
+        let mut barrier = Barrier::new(at(7), Some(nonce(7)), millis(0), millis(0));
+        let mut after = |change: &dyn Fn(&mut NodeRow)| {
+            let mut roster = roster(&[(2, Live, 7, HEARD)]);
+            change(&mut roster.nodes[0]);
+            barrier.others_stand(Some(node(1)), &roster).is_some()
+        };
+        assert!(after(&|_| {}));
+        assert!(!after(&|node| node.nonce = Some(nonce(99))), "another row of that number");
+        assert!(!after(&|node| node.is_logged = false), "a row that the log does not hold");
+        assert!(!after(&|node| (node.applied, node.is_logged) = (at(8), false)));
+        assert!(after(&|node| (node.applied, node.nonce) = (at(8), Some(nonce(8)))));
     }
 
     #[test]
     fn the_wait_counts_from_the_acknowledged_commit_and_by_the_longest_lease() {
-        let mut barrier = Barrier::new(at(7), millis(0), millis(2_000));
+        let mut barrier = Barrier::new(at(7), Some(nonce(7)), millis(0), millis(2_000));
         let is_waited_out = |barrier: &Barrier, at| barrier.is_waited_out(millis(at));
         assert!(!is_waited_out(&barrier, 1_000_000), "nobody knows how long a lease is");
         barrier.learn_lease(Duration::from_secs(1));

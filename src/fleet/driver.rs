@@ -15,9 +15,10 @@ use super::member::{Member, Next};
 use super::shared::{Shared, count};
 use crate::domain::change::LoggedChange;
 use crate::domain::id::{NodeId, Nonce, Position};
+use crate::domain::time::BootTime;
 use crate::host::{self, Entropy};
 use crate::live::keeper::{EndKnown, Fill};
-use crate::store::coordination::{Joined, NewNode, Polled};
+use crate::store::coordination::{AckCommit, Joined, NewNode, Polled};
 use crate::store::{self, Stamp, StoreError};
 
 /// Rows of the log that one poll reads at most.
@@ -71,11 +72,19 @@ impl Drop for GiveUp {
     }
 }
 
+/// An acknowledgement that is on its way.
+#[derive(Clone, Copy)]
+struct Ack {
+    position: Position,
+    commit: AckCommit,
+    sent: BootTime,
+}
+
 /// What was asked of the database, and came back.
 enum Done {
-    Joined(NodeId, store::Result<Joined>),
+    Joined(NodeId, BootTime, store::Result<Joined>),
     Polled(Asked, store::Result<Polled>),
-    Acknowledged(Position, store::Result<()>),
+    Acknowledged(Ack, store::Result<()>),
     /// It is time for the next poll.
     Idled,
 }
@@ -121,8 +130,8 @@ impl Driver {
     /// Takes in what came back, and begins what is next.
     fn go_on(&mut self, done: Done) -> BoxFuture<'static, Done> {
         match done {
-            Done::Joined(node, Ok(joined)) => self.joined(node, joined),
-            Done::Joined(_, Err(error)) => {
+            Done::Joined(node, sent, Ok(joined)) => self.joined(node, joined, sent),
+            Done::Joined(_, _, Err(error)) => {
                 tracing::warn!(%error, "this node cannot join the fleet; it tries again");
                 self.poll_failed()
             }
@@ -135,11 +144,12 @@ impl Driver {
                 let waited = self.shared.clock.boottime().since(asked.at);
                 if waited >= self.poll { self.ask() } else { pause }
             }
-            Done::Acknowledged(position, Ok(())) => {
-                self.member.acknowledged(position, self.shared.clock.boottime());
+            Done::Acknowledged(Ack { position, commit, sent }, Ok(())) => {
+                self.member.acknowledged(position, commit, sent);
                 self.idle()
             }
-            Done::Acknowledged(_, Err(error)) => {
+            Done::Acknowledged(Ack { commit, sent, .. }, Err(error)) => {
+                self.member.not_acknowledged(commit, sent);
                 tracing::debug!(%error, "a position was not acknowledged; it is tried again");
                 self.idle()
             }
@@ -147,10 +157,10 @@ impl Driver {
         }
     }
 
-    fn joined(&mut self, node: NodeId, joined: Joined) -> BoxFuture<'static, Done> {
+    fn joined(&mut self, node: NodeId, joined: Joined, sent: BootTime) -> BoxFuture<'static, Done> {
         self.left_behind.clear();
         self.joining = None;
-        self.member.joined(node, joined);
+        self.member.joined(node, joined, sent);
         self.shared.set_node(Some(node));
         count(&self.shared.counts.starts);
         tracing::info!(node_id = %node, position = joined.position.as_i64(), "this node joined the fleet");
@@ -172,7 +182,7 @@ impl Driver {
             shared.counts.asked_nanos.store(asked.at.as_nanos(), Ordering::Release);
         }
         let next = match heard {
-            Ok(Next::Acknowledge(position)) => self.acknowledge(position),
+            Ok(Next::Acknowledge(position, commit)) => self.acknowledge(position, commit),
             Ok(Next::Again) => self.ask(),
             Ok(Next::Idle) => self.idle(),
             Ok(Next::Wait) => self.wait(),
@@ -193,7 +203,9 @@ impl Driver {
         if refused.lost_commits() {
             count(&self.shared.counts.chain_breaks);
             tracing::error!(
-                "the database lost committed changes; those that this node saw are written again"
+                position = self.member.applied().as_i64(),
+                "the change log no longer holds the row that this node applied last: the database lost committed \
+                 changes, or deleted them while this node was silent; those that it saw are written again"
             );
         }
         if refused.needs_new_start() {
@@ -227,18 +239,21 @@ impl Driver {
         let mint = || NodeId::mint(time, host::random(&*self.entropy));
         let node = NewNode { id: *self.joining.get_or_insert_with(mint), name: self.name.clone() };
         let coordination = Arc::clone(&self.shared.coordination);
+        let clock = Arc::clone(&self.shared.clock);
         async move {
+            let sent = clock.boottime();
             for before in before {
                 if let Err(error) = coordination.leave(before).await {
-                    return Done::Joined(node.id, Err(error));
+                    return Done::Joined(node.id, sent, Err(error));
                 }
             }
             if !lost.is_empty()
                 && let Err(error) = coordination.write_again(&lost, stamp).await
             {
-                return Done::Joined(node.id, Err(error));
+                return Done::Joined(node.id, sent, Err(error));
             }
-            Done::Joined(node.id, coordination.join(node.clone()).await)
+            let sent = clock.boottime();
+            Done::Joined(node.id, sent, coordination.join(node.clone()).await)
         }
         .boxed()
     }
@@ -253,13 +268,15 @@ impl Driver {
             .boxed()
     }
 
-    fn acknowledge(&mut self, position: Position) -> BoxFuture<'static, Done> {
+    fn acknowledge(&mut self, position: Position, commit: AckCommit) -> BoxFuture<'static, Done> {
         let Some(node) = self.member.node() else { return self.join() };
         let (coordination, limit) = (Arc::clone(&self.shared.coordination), self.question_limit());
         let nonce = self.member.nonce();
+        // Before a connection is asked for, as with a poll: the lease counts from here.
+        let ack = Ack { position, commit, sent: self.shared.clock.boottime() };
         async move {
-            let acknowledged = coordination.acknowledge(node, position, nonce);
-            Done::Acknowledged(position, answered(limit, acknowledged).await)
+            let acknowledged = coordination.acknowledge(node, position, nonce, commit);
+            Done::Acknowledged(ack, answered(limit, acknowledged).await)
         }
         .boxed()
     }

@@ -71,8 +71,8 @@ pub struct Step {
     pub everyone_epoch: Epoch,
     /// The position once they are applied.
     pub applied: Position,
-    /// Until when memory may answer once they are applied; none where the head was not reached.
-    pub lease_end: Option<BootTime>,
+    /// When the lease begins that memory has once they are applied; none where the head was not reached.
+    pub lease_begin: Option<BootTime>,
     /// Whether there is more to read, so that the next poll should follow at once.
     pub again: bool,
 }
@@ -80,8 +80,10 @@ pub struct Step {
 /// Why an answer does not count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
-    /// The log has another name: it was begun anew after a restore.
+    /// The log has another name: an operator began it anew, which ended everyone's sessions.
     LogChanged,
+    /// The same, and it does not go on where this node stands: it was begun on a database that lost commits.
+    LogReplaced,
     /// The row of this node is gone.
     NotAMember,
     /// The fleet is about to let go of this node.
@@ -100,7 +102,7 @@ impl Refused {
 
     /// Whether changes that this node has seen may be missing from the log, and have to be written again.
     pub const fn lost_commits(self) -> bool {
-        matches!(self, Self::ChainBroken)
+        matches!(self, Self::ChainBroken | Self::LogReplaced)
     }
 }
 
@@ -170,25 +172,28 @@ impl Follower {
 
     /// The rows that are new, as far as they follow each other.
     fn check<'p>(&mut self, asked: Asked, polled: &'p Polled) -> Result<&'p [LoggedChange], Refused> {
-        if polled.log != self.log {
-            return Err(Refused::LogChanged);
-        }
-        match polled.node {
-            Some(NodeState::Live) => {}
-            Some(NodeState::Evicting) => return Err(Refused::Evicting),
-            None => return Err(Refused::NotAMember),
-        }
+        // A replica may be behind; that says nothing about what was lost.
         if !polled.is_primary {
             return Err(Refused::NotPrimary);
         }
+        if Mutation::RefusedBeforeCompared.is_on() {
+            self.check_membership(polled)?;
+        }
+        // Compared before whatever else makes this node begin anew: a fail-over that lost commits may have lost its row as
+        // well, and nobody but this node knows what has to be written again.
+        let is_other_log = polled.log != self.log;
         let rows = if Mutation::ExclusivePollWithoutNonce.is_on() {
-            polled.rows.as_slice()
+            Ok(polled.rows.as_slice())
+        } else if polled.head < self.last.max(asked.committed) {
+            Err(Refused::ChainBroken)
         } else {
-            if polled.head < self.last.max(asked.committed) {
-                return Err(Refused::ChainBroken);
-            }
-            self.behind_last(polled)?
+            self.behind_last(polled)
         };
+        let rows = match rows {
+            Err(_) if is_other_log => return Err(Refused::LogReplaced),
+            rows => rows?,
+        };
+        self.check_membership(polled)?;
         let whole =
             (self.last.as_i64() + 1..).zip(rows).take_while(|(number, row)| row.position.as_i64() == *number);
         let whole = whole.count();
@@ -207,6 +212,18 @@ impl Follower {
             self.holes = 0;
         }
         Ok(&rows[..whole])
+    }
+
+    /// Whether this node is in the fleet that follows this log.
+    fn check_membership(&self, polled: &Polled) -> Result<(), Refused> {
+        if polled.log != self.log {
+            return Err(Refused::LogChanged);
+        }
+        match polled.node {
+            Some(NodeState::Live) => Ok(()),
+            Some(NodeState::Evicting) => Err(Refused::Evicting),
+            None => Err(Refused::NotAMember),
+        }
     }
 
     /// The rows behind the last one that was applied, which must be there as it was.
@@ -239,7 +256,7 @@ impl Follower {
             rows: rows.to_vec(),
             everyone_epoch: polled.everyone_epoch,
             applied: self.last,
-            lease_end: lease_from.map(|from| from.plus(polled.lease)),
+            lease_begin: lease_from,
             again: !reached,
         }
     }
@@ -279,7 +296,7 @@ mod tests {
         assert_eq!((asked.from, asked.at), (at(3), millis(1_000)), "the last row is asked for again");
         let step = step(&mut follower, &polled(5, 3..=5));
         assert_eq!((step.rows, step.applied, step.again), (vec![row(4), row(5)], at(5), false));
-        assert_eq!(step.lease_end, Some(millis(5_000)));
+        assert_eq!(step.lease_begin, Some(millis(1_000)));
         assert_eq!((follower.applied(), follower.nonce()), (at(5), Some(nonce(5))));
     }
 
@@ -330,7 +347,7 @@ mod tests {
         let mut follower = follower();
         for _ in 0..2 {
             let step = step(&mut follower, &polled(5, [3, 5]));
-            assert_eq!((step.applied, step.lease_end, step.again), (at(3), None, true));
+            assert_eq!((step.applied, step.lease_begin, step.again), (at(3), None, true));
         }
         assert_eq!(step(&mut follower, &polled(5, 3..=5)).applied, at(5), "it was closed in time");
         for _ in 0..2 {
@@ -354,21 +371,21 @@ mod tests {
         let mut ask = |at: u64, answer: Polled| {
             let asked = follower.ask(millis(at));
             match follower.hear(asked, &answer, millis(at)) {
-                Heard::Follow(step) => (step.lease_end, step.again),
+                Heard::Follow(step) => (step.lease_begin, step.again),
                 Heard::Refuse(refused) => panic!("{refused:?}"),
             }
         };
         assert_eq!(ask(1_000, polled(8, 3..=5)), (None, true));
         assert_eq!(ask(1_100, polled(12, 5..=7)), (None, true), "the head ran away");
-        assert_eq!(ask(1_200, polled(14, 7..=9)), (Some(millis(5_000)), true), "8 was reached");
+        assert_eq!(ask(1_200, polled(14, 7..=9)), (Some(millis(1_000)), true), "8 was reached");
         assert_eq!(ask(1_300, polled(14, 9..=11)), (None, true));
-        assert_eq!(ask(1_400, polled(14, 11..=14)), (Some(millis(5_400)), false));
+        assert_eq!(ask(1_400, polled(14, 11..=14)), (Some(millis(1_400)), false));
     }
 
     #[test]
     fn an_empty_log_is_followed_from_its_beginning() {
         let mut follower = Follower::new(node(1), joined(0));
-        assert_eq!(step(&mut follower, &polled(0, [])).lease_end, Some(millis(5_000)));
+        assert_eq!(step(&mut follower, &polled(0, [])).lease_begin, Some(millis(1_000)));
         assert_eq!(step(&mut follower, &polled(2, 1..=2)).applied, at(2));
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::follower::{Asked, Follower, Heard, Refused, Step};
-use super::membership::heartbeat;
+use super::heartbeat::Heartbeat;
 use crate::domain::change::{ChangeKind, LoggedChange};
 use crate::domain::id::{LogId, NodeId, Nonce, Position, SessionId};
 use crate::domain::session::Death;
@@ -16,7 +16,7 @@ use crate::domain::time::{BootTime, UnixMillis};
 use crate::live::keeper::{EndKnown, Fill, Holding, Keeper};
 use crate::live::lease::Lease;
 use crate::mutation::Mutation;
-use crate::store::coordination::{Joined, Polled};
+use crate::store::coordination::{AckCommit, Joined, Polled};
 
 /// Changes that are remembered, to be written again if the database loses them.
 const REMEMBERED_MAX: usize = 10_000;
@@ -29,22 +29,37 @@ pub struct Member {
     /// The log that was followed last.
     log: Option<LogId>,
     follower: Option<Follower>,
-    /// What was acknowledged last, and when.
-    acknowledged: Option<(Position, BootTime)>,
+    /// The position that was acknowledged last.
+    acknowledged: Option<Position>,
+    /// When the last acknowledgement was sent that was committed durably; the row by which the node joined is the first.
+    durable_at: BootTime,
+    /// When the next durable one is to be sent, and how long to wait after one that failed.
+    heartbeat: Heartbeat,
+    /// When the lease began that the last good poll gave.
+    lease_begin: Option<BootTime>,
     /// Changes that were seen, the oldest first.
     seen: VecDeque<LoggedChange>,
-    /// Whether some of them may be lost.
-    lost: bool,
+    /// Which of them may be lost.
+    lost: Lost,
     lease_span: Duration,
     /// What waits to be applied, in the broken variant that acknowledges first.
     unapplied: Option<Step>,
 }
 
+/// Which of the changes that were seen have to be written again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lost {
+    Nothing,
+    /// The log was begun anew, so everyone's sessions are over. What is left is that users were disabled or deleted.
+    DisabledUsers,
+    Anything,
+}
+
 /// What to do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Say that every row up to there is in memory.
-    Acknowledge(Position),
+    /// Acknowledge: every row up to there is in memory.
+    Acknowledge(Position, AckCommit),
     /// Poll again at once: there is more to read.
     Again,
     /// Wait for the next poll, or for a hint.
@@ -64,15 +79,18 @@ impl Member {
             log: None,
             follower: None,
             acknowledged: None,
+            durable_at: BootTime::default(),
+            heartbeat: Heartbeat::default(),
+            lease_begin: None,
             seen: VecDeque::new(),
-            lost: false,
+            lost: Lost::Nothing,
             lease_span: Duration::ZERO,
             unapplied: None,
         }
     }
 
-    /// The node joined under the id `node`: memory begins anew there.
-    pub fn joined(&mut self, node: NodeId, joined: Joined) {
+    /// The node joined under the id `node`, by a row that was sent at `sent`: memory begins anew there.
+    pub fn joined(&mut self, node: NodeId, joined: Joined, sent: BootTime) {
         if self.log.is_some_and(|log| log != joined.log) {
             // Everyone's sessions ended with the old log, and the epochs of the new one may be lower.
             self.keeper.forget_epochs();
@@ -81,9 +99,12 @@ impl Member {
         self.log = Some(joined.log);
         self.keeper.begin_at(joined.position);
         self.follower = Some(Follower::new(node, joined));
-        self.acknowledged = None;
+        // The row of the node says that it has applied the head.
+        self.acknowledged = Some(joined.position);
+        (self.durable_at, self.lease_begin) = (sent, None);
+        self.heartbeat = Heartbeat::default();
         self.unapplied = None;
-        self.lost = false;
+        self.lost = Lost::Nothing;
     }
 
     /// Under which id the node is in the fleet.
@@ -114,17 +135,34 @@ impl Member {
             Heard::Follow(step) => Ok(self.follow(step, now)),
             Heard::Refuse(refused) => {
                 self.lease.give_up();
-                self.lost |= refused.lost_commits();
+                self.lease_begin = None;
+                self.lost = match refused {
+                    Refused::ChainBroken => Lost::Anything,
+                    Refused::LogReplaced if self.lost == Lost::Nothing => Lost::DisabledUsers,
+                    _ => self.lost,
+                };
                 Err(refused)
             }
         }
     }
 
-    /// The position was acknowledged at `now`.
-    pub fn acknowledged(&mut self, position: Position, now: BootTime) {
-        self.acknowledged = Some((position, now));
+    /// The position was acknowledged, by what was sent at `sent`.
+    pub fn acknowledged(&mut self, position: Position, commit: AckCommit, sent: BootTime) {
+        self.acknowledged = Some(position);
+        if commit == AckCommit::Durable {
+            self.durable_at = sent;
+            self.heartbeat = Heartbeat::default();
+        }
         if let Some(step) = self.unapplied.take() {
             self.apply(&step);
+        }
+        self.publish_lease();
+    }
+
+    /// An acknowledgement that was sent at `sent` was not answered.
+    pub fn not_acknowledged(&mut self, commit: AckCommit, sent: BootTime) {
+        if commit == AckCommit::Durable {
+            self.heartbeat.failed(sent, self.lease_span);
         }
     }
 
@@ -137,9 +175,11 @@ impl Member {
     /// The changes to write again: those that were seen, where some may be lost. Of those that only say that a user
     /// changed, one for each user.
     pub fn to_write_again(&self) -> Vec<LoggedChange> {
-        if !self.lost {
-            return Vec::new();
-        }
+        let is_lost = |row: &LoggedChange| match self.lost {
+            Lost::Nothing => false,
+            Lost::DisabledUsers => matches!(row.kind(), ChangeKind::UserDisabled | ChangeKind::UserDeleted),
+            Lost::Anything => true,
+        };
         let is_last_of_user = |at: usize, row: &LoggedChange| {
             let later = self.seen.iter().skip(at + 1);
             row.kind() != ChangeKind::UserChanged
@@ -148,7 +188,7 @@ impl Member {
         self.seen
             .iter()
             .enumerate()
-            .filter(|(at, row)| is_last_of_user(*at, row))
+            .filter(|(at, row)| is_lost(row) && is_last_of_user(*at, row))
             .map(|(_, row)| row.clone())
             .collect()
     }
@@ -185,17 +225,24 @@ impl Member {
 
     fn follow(&mut self, step: Step, now: BootTime) -> Next {
         let (applied, again) = (step.applied, step.again);
-        let beat = heartbeat(self.lease_span);
-        let due = self.acknowledged.is_none_or(|(position, at)| position < applied || now.since(at) >= beat);
-        if Mutation::AcknowledgeBeforeApply.is_on() && due {
+        let is_news = self.acknowledged.is_none_or(|position| position < applied);
+        let due = if self.heartbeat.is_due(self.durable_at, now, self.lease_span) {
+            Some(AckCommit::Durable)
+        } else {
+            is_news.then_some(AckCommit::Quick)
+        };
+        if Mutation::AcknowledgeBeforeApply.is_on()
+            && let Some(commit) = due
+        {
             self.unapplied = Some(step);
-            return Next::Acknowledge(applied);
+            return Next::Acknowledge(applied, commit);
         }
         self.apply(&step);
+        self.publish_lease();
         match (due, again) {
-            (true, _) => Next::Acknowledge(applied),
-            (false, true) => Next::Again,
-            (false, false) => Next::Idle,
+            (Some(commit), _) => Next::Acknowledge(applied, commit),
+            (None, true) => Next::Again,
+            (None, false) => Next::Idle,
         }
     }
 
@@ -206,9 +253,17 @@ impl Member {
         }
         self.keeper.raise_everyone(step.everyone_epoch);
         self.keeper.advance(step.applied);
-        if let Some(end) = step.lease_end {
-            self.lease.publish(end);
-        }
+        self.lease_begin = step.lease_begin.or(self.lease_begin);
+    }
+
+    /// The lease lasts from the last poll that reached the head, or from the last acknowledgement that was committed durably,
+    /// whichever is the older. A poll alone proves nothing about a server that was replaced and goes on: with synchronous
+    /// replication it cannot commit any more, and whatever was committed elsewhere came after all that it did commit.
+    fn publish_lease(&self) {
+        let Some(polled) = self.lease_begin else { return };
+        let begin =
+            if Mutation::LeaseWithoutDurableAck.is_on() { polled } else { polled.min(self.durable_at) };
+        self.lease.publish(begin.plus(self.lease_span));
     }
 
     fn remember(&mut self, row: &LoggedChange) {
@@ -232,7 +287,7 @@ mod tests {
         let limits = MemoryLimits { sessions_max: 9, dead_max: 9, changes_max: 9 };
         let lease = Arc::<Lease>::default();
         let mut member = Member::new(Keeper::new(Table::new(1), limits), Arc::clone(&lease));
-        member.joined(node(1), joined(3));
+        member.joined(node(1), joined(3), millis(0));
         (member, lease)
     }
 
@@ -242,15 +297,39 @@ mod tests {
     }
 
     #[test]
-    fn news_is_acknowledged_and_so_is_silence_in_half_a_lease() {
+    fn news_is_acknowledged_at_once_and_silence_durably() {
         let (mut member, lease) = member();
-        assert_eq!(hear(&mut member, 0, &polled(3, [3])), Ok(Next::Acknowledge(at(3))));
-        member.acknowledged(at(3), millis(10));
-        assert_eq!(hear(&mut member, 100, &polled(3, [3])), Ok(Next::Idle));
-        assert_eq!(hear(&mut member, 2_100, &polled(3, [3])), Ok(Next::Acknowledge(at(3))));
-        member.acknowledged(at(3), millis(2_110));
-        assert_eq!(hear(&mut member, 2_200, &polled(4, 3..=4)), Ok(Next::Acknowledge(at(4))));
-        assert_eq!((lease.end(), member.nonce()), (Some(millis(6_200)), Some(nonce(4))));
+        assert_eq!(
+            hear(&mut member, 0, &polled(3, [3])),
+            Ok(Next::Idle),
+            "the row of the node says so already"
+        );
+        assert_eq!(hear(&mut member, 500, &polled(4, 3..=4)), Ok(Next::Acknowledge(at(4), AckCommit::Quick)));
+        member.acknowledged(at(4), AckCommit::Quick, millis(505));
+        assert_eq!(hear(&mut member, 900, &polled(4, [4])), Ok(Next::Idle));
+        assert_eq!(
+            hear(&mut member, 1_000, &polled(5, 4..=5)),
+            Ok(Next::Acknowledge(at(5), AckCommit::Durable))
+        );
+        member.acknowledged(at(5), AckCommit::Durable, millis(1_005));
+        assert_eq!(hear(&mut member, 1_100, &polled(5, [5])), Ok(Next::Idle));
+        assert_eq!((lease.end(), member.nonce()), (Some(millis(5_005)), Some(nonce(5))));
+    }
+
+    /// The lease counts from the older of the two: what was polled, and what was committed durably.
+    #[test]
+    fn without_a_durable_commit_a_lease_is_not_renewed() {
+        let (mut member, lease) = member();
+        for at in [0, 500, 1_500, 2_500, 3_900] {
+            hear(&mut member, at, &polled(3, [3])).expect("a good log");
+            member.not_acknowledged(AckCommit::Durable, millis(at));
+            member.acknowledged(self::at(3), AckCommit::Quick, millis(at));
+            assert_eq!(lease.end(), Some(millis(4_000)), "it joined at 0");
+        }
+        member.acknowledged(at(3), AckCommit::Durable, millis(3_910));
+        assert_eq!(lease.end(), Some(millis(7_900)), "the poll is the older one now");
+        assert_eq!(hear(&mut member, 4_000, &polled(3, [3])), Ok(Next::Idle));
+        assert_eq!(lease.end(), Some(millis(7_910)));
     }
 
     #[test]
@@ -284,7 +363,7 @@ mod tests {
         assert_eq!(member.to_write_again(), lost, "one change of each user");
         member.leave();
         assert_eq!(member.to_write_again(), lost, "an attempt may fail");
-        member.joined(node(2), joined(9));
+        member.joined(node(2), joined(9), millis(0));
         assert_eq!(member.to_write_again(), []);
     }
 

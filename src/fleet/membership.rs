@@ -12,7 +12,7 @@ use crate::fleet::follower::wait_for_silent;
 use crate::mutation::Mutation;
 use crate::store::coordination::{NodeRow, NodeState, Roster};
 
-/// Leases for which a node may miss its heartbeats before it is marked. Nodes acknowledge at least once in half a lease.
+/// Leases for which a node may miss its heartbeats before it is marked. Nodes acknowledge at least once in a quarter of a lease.
 const SILENT_LEASES_MAX: u32 = 3;
 
 /// What to do about the nodes.
@@ -108,11 +108,6 @@ impl Evictions {
 /// How long a node may say nothing before it is let go of.
 pub fn silent_max(lease: Duration) -> Duration {
     lease.saturating_mul(SILENT_LEASES_MAX)
-}
-
-/// How often a node that has nothing new to say acknowledges all the same.
-pub fn heartbeat(lease: Duration) -> Duration {
-    lease / 2
 }
 
 #[cfg(test)]

@@ -68,6 +68,8 @@ pub(super) fn roster(nodes: &[(u128, NodeState, i64, Duration)]) -> Roster {
         name: String::new(),
         state,
         applied: at(applied),
+        nonce: Some(nonce(applied)),
+        is_logged: true,
         join_time: NOW,
         heard_time: NOW.minus(silent),
         evict_time: None,

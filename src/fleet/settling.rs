@@ -49,7 +49,8 @@ impl Settling {
             Ok(written) => {
                 if let Some(change) = written.change() {
                     self.apply_own(change).await;
-                    let barrier = Barrier::new(change.position, begun, acknowledged);
+                    let nonce = change.rows.last().map(|row| row.nonce);
+                    let barrier = Barrier::new(change.position, nonce, begun, acknowledged);
                     self.wait_for_barrier(change, barrier, acknowledged).await;
                 }
                 Ok(written)

@@ -31,9 +31,15 @@ pub trait Coordination: Send + Sync + 'static {
     /// Says that the node has applied every row up to `applied`, the last one with `nonce`, and that it is alive. Does nothing
     /// where the log holds another row there: it lost what the node applied, and whoever revokes must not believe that the
     /// node knows of what took its place. Never moves the position back, and
-    /// never makes a row that is gone or evicting live again. Need not be durable. After an error it may have been done or
+    /// never makes a row that is gone or evicting live again. After an error it may have been done or
     /// not; saying it again does no harm.
-    async fn acknowledge(&self, node: NodeId, applied: Position, nonce: Option<Nonce>) -> Result<()>;
+    async fn acknowledge(
+        &self,
+        node: NodeId,
+        applied: Position,
+        nonce: Option<Nonce>,
+        commit: AckCommit,
+    ) -> Result<()>;
 
     /// Removes the node's row, whose node holds no lease any more. After an error it may have been done or not; doing it
     /// again does no harm.
@@ -69,6 +75,17 @@ pub trait Coordination: Send + Sync + 'static {
     /// Gives the log another name and ends everyone's sessions, in one transaction: for a database that was restored from
     /// a backup.
     async fn start_new_log(&self, stamp: Stamp) -> Result<(LogId, Change)>;
+}
+
+/// How an acknowledgement is committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AckCommit {
+    /// Fast, for those who wait for the position. May be lost with the server.
+    Quick,
+    /// Like any other write: on the disk, and wherever else the database promises to have it before it answers. With
+    /// synchronous replication only the server that the standbys follow can answer it, so a server that was replaced
+    /// without being fenced cannot.
+    Durable,
 }
 
 /// A node that joins.
@@ -148,6 +165,11 @@ pub struct NodeRow {
     pub state: NodeState,
     /// Every row of the log up to here is in its memory.
     pub applied: Position,
+    /// The nonce of the row at `applied`, as the node acknowledged it; none at the beginning of an empty log.
+    pub nonce: Option<Nonce>,
+    /// Whether the log holds that row. Where it does not, the number was given again after commits were lost, and the
+    /// position says nothing about the log as it is now.
+    pub is_logged: bool,
     /// When it joined, database time.
     pub join_time: UnixMillis,
     /// When it last acknowledged, database time. Whoever watches the node goes by whether this changes, not by what it

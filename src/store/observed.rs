@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::coordination::{Coordination, Joined, NewNode, Polled, Roster};
+use super::coordination::{AckCommit, Coordination, Joined, NewNode, Polled, Roster};
 use super::{
     Change, CreateUser, Credentials, EndTarget, Ending, Filling, LoggedChange, NewSession, NewUser,
     PasswordChange, Result, SessionKey, SessionRecord, Stamp, Store, StoreError, UpdateUser, UserChange,
@@ -114,7 +114,7 @@ observed! { Store for ObservedStore {
 observed! { Coordination for ObservedCoordination {
     join(node: NewNode) -> Joined;
     poll(node: NodeId, from: Position, limit: u32) -> Polled;
-    acknowledge(node: NodeId, applied: Position, nonce: Option<Nonce>) -> ();
+    acknowledge(node: NodeId, applied: Position, nonce: Option<Nonce>, commit: AckCommit) -> ();
     leave(node: NodeId) -> ();
     nodes() -> Roster;
     mark_evicting(node: NodeId, heartbeat: UnixMillis) -> bool;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::{SqlStore, follow, hints, log_upkeep, nodes, write_again};
 use crate::domain::id::{LogId, NodeId, Nonce, Position};
 use crate::domain::time::UnixMillis;
-use crate::store::coordination::{Coordination, Joined, NewNode, Polled, Roster};
+use crate::store::coordination::{AckCommit, Coordination, Joined, NewNode, Polled, Roster};
 use crate::store::{Change, LoggedChange, Result, Stamp};
 
 #[async_trait]
@@ -34,8 +34,16 @@ impl Coordination for SqlStore {
         Ok(polled)
     }
 
-    async fn acknowledge(&self, node: NodeId, applied: Position, nonce: Option<Nonce>) -> Result<()> {
-        self.following.write_alone(move |db| Box::pin(nodes::acknowledge(db, node, applied, nonce))).await
+    async fn acknowledge(
+        &self,
+        node: NodeId,
+        applied: Position,
+        nonce: Option<Nonce>,
+        commit: AckCommit,
+    ) -> Result<()> {
+        self.following
+            .write_alone(move |db| Box::pin(nodes::acknowledge(db, node, applied, nonce, commit)))
+            .await
     }
 
     async fn leave(&self, node: NodeId) -> Result<()> {

@@ -16,12 +16,11 @@ use super::facts::{self, NODE, column_list, head_list, headless, read_head, read
 use super::step::{Pool, Transaction, Verdict};
 use crate::domain::id::{LogId, NodeId, Nonce, Position};
 use crate::domain::time::UnixMillis;
-use crate::store::coordination::{Joined, NewNode, NodeRow, NodeState, Roster};
+use crate::store::coordination::{AckCommit, Joined, NewNode, NodeRow, NodeState, Roster};
 
 /// Adds a node. It knows nothing yet, so nothing that was committed before is missing from its memory.
 ///
-/// Its row is on the disk before it is answered, unlike all else that goes over the connection of a follower: were it lost
-/// with the server, nobody would wait for the node while its lease still holds.
+/// Its row is committed durably: were it lost with the server, nobody would wait for the node while its lease still holds.
 pub(super) async fn insert(transaction: &Transaction, node: Arc<NewNode>) -> Result<Verdict<()>, Failure> {
     let engine = transaction.get_database_backend();
     if engine == DbBackend::Postgres {
@@ -30,8 +29,9 @@ pub(super) async fn insert(transaction: &Transaction, node: Arc<NewNode>) -> Res
     let now = now(engine);
     let [id, name, state] = [1, 2, 3].map(|number| placeholder(number, engine));
     let sql = format!(
-        "INSERT INTO nodes (node_id, name, state, applied_position, join_time, heard_time) \
-         VALUES ({id}, {name}, {state}, (SELECT position FROM log_head WHERE id = 1), {now}, {now})"
+        "INSERT INTO nodes (node_id, name, state, applied_position, applied_nonce, join_time, heard_time) \
+         SELECT {id}, {name}, {state}, log_head.position, change_log.nonce, {now}, {now} FROM log_head \
+         LEFT JOIN change_log ON change_log.position = log_head.position WHERE log_head.id = 1"
     );
     let values: [Value; 3] =
         [node.id.as_uuid().into(), node.name.clone().into(), (NodeState::Live as i16).into()];
@@ -62,24 +62,52 @@ pub(super) async fn acknowledge(
     node: NodeId,
     applied: Position,
     nonce: Option<Nonce>,
+    commit: AckCommit,
 ) -> Result<(), Failure> {
     let engine = db.get_database_backend();
-    let (greatest, now) = (if engine == DbBackend::Sqlite { "MAX" } else { "GREATEST" }, now(engine));
-    let [applied_mark, id_mark, row, nonce_mark] = [1, 2, 3, 4].map(|number| placeholder(number, engine));
-    let mut values: Vec<Value> = vec![applied.as_i64().into(), node.as_uuid().into()];
+    let now = now(engine);
+    let mark = |number| placeholder(number, engine);
+    let nonce: Value = nonce.map(|nonce| nonce.0.to_vec()).into();
+    let applied: Value = applied.as_i64().into();
+    // MariaDB assigns from left to right, so the nonce is decided on before the position changes.
     let mut sql = format!(
-        "UPDATE nodes SET applied_position = {greatest}(applied_position, {applied_mark}), \
-         heard_time = CASE WHEN heard_time = {now} THEN heard_time + 1 ELSE {now} END \
-         WHERE node_id = {id_mark}"
+        "UPDATE nodes SET applied_nonce = CASE WHEN applied_position <= {} THEN {} ELSE applied_nonce END, \
+         applied_position = CASE WHEN applied_position <= {} THEN {} ELSE applied_position END, \
+         heard_time = CASE WHEN heard_time = {now} THEN heard_time + 1 ELSE {now} END WHERE node_id = {}",
+        mark(1),
+        mark(2),
+        mark(3),
+        mark(4),
+        mark(5),
     );
-    if let Some(nonce) = nonce {
-        values.extend([applied.as_i64().into(), nonce.0.to_vec().into()]);
-        let holds = format!("(SELECT 1 FROM change_log WHERE position = {row} AND nonce = {nonce_mark})");
-        sql.push_str(" AND EXISTS ");
+    let mut values =
+        vec![applied.clone(), nonce.clone(), applied.clone(), applied.clone(), node.as_uuid().into()];
+    if nonce != Value::Bytes(None) {
+        let holds = format!(
+            " AND EXISTS (SELECT 1 FROM change_log WHERE position = {} AND nonce = {})",
+            mark(6),
+            mark(7)
+        );
         sql.push_str(&holds);
+        values.extend([applied, nonce]);
+    }
+    if engine == DbBackend::Postgres {
+        sql.push_str(synchronous_commit(commit));
     }
     db.execute_raw(Statement::from_sql_and_values(engine, sql, values)).await?;
     Ok(())
+}
+
+/// How PostgreSQL commits the one statement that bears this condition, which is always true. The setting is of the
+/// transaction, so the statement needs no round trip more than others. The other engines know one kind of commit.
+const fn synchronous_commit(commit: AckCommit) -> &'static str {
+    match commit {
+        AckCommit::Quick => " AND set_config('synchronous_commit', 'off', true) = 'off'",
+        AckCommit::Durable => {
+            " AND set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN \
+             ('off', 'local') THEN 'on' ELSE current_setting('synchronous_commit') END, true) <> 'off'"
+        }
+    }
 }
 
 /// Removes a node.
@@ -125,8 +153,9 @@ pub(super) async fn roster(db: &Pool) -> Result<Roster, Failure> {
     let engine = db.get_database_backend();
     let (head, node) = (head_list(engine), column_list::<nodes::Entity>(NODE));
     let sql = format!(
-        "SELECT {} AS now, {head}, {node} FROM log_head LEFT JOIN nodes ON 1 = 1 WHERE log_head.id = 1 \
-         ORDER BY nodes.node_id",
+        "SELECT {} AS now, {head}, {node}, change_log.position AS logged_position FROM log_head \
+         LEFT JOIN nodes ON 1 = 1 LEFT JOIN change_log ON change_log.position = nodes.applied_position \
+         AND change_log.nonce = nodes.applied_nonce WHERE log_head.id = 1 ORDER BY nodes.node_id",
         now(engine)
     );
     let rows = db.query_all_raw(Statement::from_string(engine, sql)).await?;
@@ -135,7 +164,8 @@ pub(super) async fn roster(db: &Pool) -> Result<Roster, Failure> {
     let mut nodes = Vec::new();
     for row in &rows {
         if let Some(node) = read_joined::<nodes::Entity, uuid::Uuid>(row, NODE, "node_id")? {
-            nodes.push(read(node)?);
+            let is_logged = row.try_get::<Option<i64>>("", "logged_position")?.is_some();
+            nodes.push(NodeRow { is_logged: is_logged || node.applied_position == 0, ..read(node)? });
         }
     }
     Ok(Roster {
@@ -152,7 +182,11 @@ pub(super) fn lease(head: &log_head::Model) -> Result<Duration, Failure> {
     millis.map(Duration::from_millis).map_err(|_| Failure::Corrupt("table log_head: lease_ms".to_owned()))
 }
 
-/// Reads a row.
+fn read_nonce(bytes: Vec<u8>) -> Result<Nonce, ()> {
+    bytes.try_into().map(Nonce).map_err(drop)
+}
+
+/// Reads a row. Whether the log holds what it acknowledged is not said there.
 pub(super) fn read(row: nodes::Model) -> Result<NodeRow, Failure> {
     let corrupt = |column| Failure::Corrupt(format!("table nodes, node_id {}: {column}", row.node_id));
     Ok(NodeRow {
@@ -163,6 +197,8 @@ pub(super) fn read(row: nodes::Model) -> Result<NodeRow, Failure> {
             _ => return Err(corrupt("state")),
         },
         applied: Position::from_i64(row.applied_position),
+        nonce: row.applied_nonce.map(read_nonce).transpose().map_err(|()| corrupt("applied_nonce"))?,
+        is_logged: false,
         join_time: UnixMillis::from_millis(row.join_time),
         heard_time: UnixMillis::from_millis(row.heard_time),
         evict_time: row.evict_time.map(UnixMillis::from_millis),

@@ -67,11 +67,6 @@ pub(super) fn open_following(target: &Target, limits: &SqlLimits) -> Option<(Sou
     };
     let target = match target {
         Target::Sqlite(_, None) => return None,
-        // What is acknowledged may be lost with the server: a node that is behind waits, or is waited for. That a node is
-        // there may not, and `nodes::insert` sees to it.
-        Target::Postgres(options) => {
-            Target::Postgres(options.clone().options([("synchronous_commit", "off")]))
-        }
         target => target.clone(),
     };
     Some((Source::renewed_at_failure_by(move || places(&target, &limits)), limits))

@@ -112,6 +112,19 @@ impl Database {
         &had - &self.nonces()
     }
 
+    /// The same, and the list of nodes loses one that had just joined.
+    pub fn fail_over_without(&mut self, lost: usize, node: NodeId) {
+        self.fail_over(lost);
+        self.state.nodes.remove(&node);
+    }
+
+    /// The same, and the list of nodes stays as it was: they acknowledged what the log lost.
+    pub fn fail_over_of_the_log_alone(&mut self, lost: usize) {
+        let nodes = self.state.nodes.clone();
+        self.fail_over(lost);
+        self.state.nodes = nodes;
+    }
+
     /// Whether the session is there, ended or not.
     pub fn knows(&self, session: SessionId) -> bool {
         self.state.digests.contains_key(&session)
@@ -122,7 +135,18 @@ impl Database {
         self.before.clear();
         let (applied, join_time) = (self.state.head, self.clock.time(now));
         let (state, name) = (NodeState::Live, String::new());
-        let row = NodeRow { id, name, state, applied, join_time, heard_time: join_time, evict_time: None };
+        let nonce = self.state.rows.get(&applied).map(|row| row.nonce);
+        let row = NodeRow {
+            id,
+            name,
+            state,
+            applied,
+            nonce,
+            is_logged: true,
+            join_time,
+            heard_time: join_time,
+            evict_time: None,
+        };
         self.state.nodes.insert(id, row);
     }
 
@@ -156,7 +180,9 @@ impl Database {
         }
         self.begin_commit();
         if let Some(row) = self.state.nodes.get_mut(&node) {
-            row.applied = row.applied.max(applied);
+            if row.applied <= applied {
+                (row.applied, row.nonce) = (applied, nonce);
+            }
             let heard = self.clock.time(now);
             // Another one than before, whatever the clock does.
             let same = row.heard_time == heard;
@@ -172,7 +198,12 @@ impl Database {
 
     /// The nodes.
     pub fn nodes(&self, now: Moment) -> Roster {
-        let nodes = self.state.nodes.values().cloned().collect();
+        let logged = |row: &NodeRow| {
+            let held = self.state.rows.get(&row.applied).map(|row| row.nonce);
+            row.applied == Position::ZERO || (held.is_some() && held == row.nonce)
+        };
+        let nodes = self.state.nodes.values();
+        let nodes = nodes.map(|row| NodeRow { is_logged: logged(row), ..row.clone() }).collect();
         Roster { time: self.clock.time(now), head: self.state.head, lease: self.state.lease, nodes }
     }
 

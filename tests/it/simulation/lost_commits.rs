@@ -1,13 +1,15 @@
 //! Stories of a database that loses commits, or is restored from a backup: numbers are given again with other content, and
 //! epochs may be lower than they were.
 
+use latchkey::domain::user::UserState;
 use latchkey::fleet::follower::Refused;
 use latchkey::fleet::member::Next;
+use latchkey::store::coordination::AckCommit;
 
 use super::database::Revocation;
 use super::node::Verdict;
 use super::people::{self, digest, session_id, user_id};
-use super::stage::Stage;
+use super::stage::{LEASE, Stage};
 
 fn end(session: usize) -> Revocation {
     Revocation::Session(session_id(session))
@@ -123,10 +125,10 @@ fn a_quiet_node_is_heard_of() {
     let asked = stage.ask(0);
     let polled = stage.answer(0, asked);
     assert_eq!(stage.hear(0, asked, &polled), Ok(Next::Idle));
-    stage.pass(2_000);
+    stage.pass(1_000);
     let asked = stage.ask(0);
     let polled = stage.answer(0, asked);
-    assert_eq!(stage.hear(0, asked, &polled), Ok(Next::Acknowledge(polled.head)));
+    assert_eq!(stage.hear(0, asked, &polled), Ok(Next::Acknowledge(polled.head, AckCommit::Durable)));
 }
 
 /// That a user is disabled was read ahead of the log, and was lost: who was refused by that stays refused.
@@ -149,4 +151,98 @@ fn who_was_refused_by_a_read_stays_refused() {
     let read = stage.read(0);
     stage.fill(1, read);
     assert_eq!(stage.look_up(1, 0), Verdict::Over);
+}
+
+/// A standby took over, and the server that it replaced was not fenced: it goes on answering one node. With synchronous
+/// replication it can commit nothing any more.
+///
+/// `LeaseWithoutDurableAck`
+#[test]
+fn a_replaced_server_that_goes_on_earns_no_lease() {
+    let mut stage = Stage::new(2);
+    stage.fill_everywhere(0);
+    let replaced = stage.db.clone();
+    let id = stage.nodes[1].member.node().expect("it has joined");
+    let mut barrier = stage.revoke(0, end(0));
+    let begun = stage.now;
+    while !stage.stands(0, &mut barrier) {
+        stage.pass(100);
+        assert!(stage.now - begun < 3 * LEASE, "a revocation returns in the end");
+        let asked = stage.ask(1);
+        let polled = replaced.poll(id, asked.from, stage.page, stage.now);
+        let next = stage.hear(1, asked, &polled).expect("it cannot tell");
+        let durable = matches!(next, Next::Acknowledge(_, AckCommit::Durable));
+        assert!(durable || next == Next::Idle, "{next:?}");
+    }
+    stage.assert_nobody_accepts(0);
+}
+
+/// The nodes began anew on a server whose standby was behind. It takes over, and knows neither what they ended nor them.
+///
+/// `RefusedBeforeCompared`
+#[test]
+fn a_node_whose_row_was_lost_as_well_writes_again_what_it_saw() {
+    for is_marked in [false, true] {
+        let mut stage = Stage::new(2);
+        stage.fill_everywhere(0);
+        stage.revoke(0, end(0));
+        stage.poll(0);
+        let id = stage.nodes[0].member.node().expect("it has joined");
+        stage.db.fail_over_without(1, id);
+        if is_marked {
+            stage.db.insert_node(id, stage.now);
+            stage.pass(60_000);
+            stage.db.mark_evicting(id, super::database::time(stage.now), stage.now);
+        }
+        let asked = stage.ask(0);
+        let polled = stage.answer(0, asked);
+        let refused = stage.hear(0, asked, &polled).expect_err("it has to begin anew");
+        assert!(refused.needs_new_start());
+        stage.join(0);
+        for node in 0..2 {
+            if node == 1 {
+                stage.join(1);
+            }
+            stage.poll(node);
+            let read = stage.read(0);
+            stage.fill(node, read);
+            assert_eq!(stage.look_up(node, 0), Verdict::Over, "written again");
+        }
+    }
+}
+
+/// The log was begun anew on a database that lost commits: everyone's sessions are over, and a user whom this node saw
+/// disabled must not be able to sign in again.
+#[test]
+fn a_log_that_was_replaced_keeps_users_disabled() {
+    let mut stage = Stage::new(1);
+    stage.revoke(0, Revocation::Disable(user_id(0)));
+    stage.revoke(0, Revocation::User(user_id(1), None));
+    stage.poll(0);
+    let epoch = stage.db.credentials(user_id(1)).user.credential_epoch;
+    stage.db.fail_over(2);
+    stage.db.start_new_log(stage.now);
+    let asked = stage.ask(0);
+    let polled = stage.answer(0, asked);
+    assert_eq!(stage.hear(0, asked, &polled), Err(Refused::LogReplaced));
+    stage.join(0);
+    assert_eq!(stage.db.credentials(user_id(0)).user.state, UserState::Disabled);
+    assert!(
+        stage.db.credentials(user_id(1)).user.credential_epoch < epoch,
+        "the sessions of the new log go on"
+    );
+}
+
+/// A node applied row 1, the log lost it, and the list of nodes did not.
+///
+/// `AckWithoutNonce`
+#[test]
+fn an_acknowledgement_counts_for_the_row_that_was_applied() {
+    let mut stage = Stage::new(2);
+    stage.fill_everywhere(0);
+    stage.db.revoke(end(1), stage.now);
+    stage.poll(1);
+    stage.db.fail_over_of_the_log_alone(2);
+    let mut barrier = stage.revoke(0, end(0));
+    stage.returns(0, &mut barrier, 0);
 }

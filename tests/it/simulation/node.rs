@@ -12,7 +12,7 @@ use latchkey::fleet::member::{Member, Next};
 use latchkey::live::keeper::{EndKnown, Fill, Keeper, MemoryLimits};
 use latchkey::live::lease::Lease;
 use latchkey::live::table::{LookUp, Table};
-use latchkey::store::coordination::{Joined, Polled};
+use latchkey::store::coordination::{AckCommit, Joined, Polled};
 
 use super::clock::{Moment, NodeClock};
 use super::people;
@@ -67,8 +67,8 @@ impl Node {
     }
 
     /// It joined under an id.
-    pub fn joined(&mut self, id: NodeId, joined: Joined) {
-        self.member.joined(id, joined);
+    pub fn joined(&mut self, id: NodeId, joined: Joined, sent: Moment) {
+        self.member.joined(id, joined, self.clock.boottime(sent));
     }
 
     /// The question to the log.
@@ -81,9 +81,9 @@ impl Node {
         self.member.hear(asked, polled, self.clock.boottime(now))
     }
 
-    /// The acknowledgement came back.
-    pub fn acknowledged(&mut self, position: Position, now: Moment) {
-        self.member.acknowledged(position, self.clock.boottime(now));
+    /// The acknowledgement that was sent at `sent`, by this node's clock, came back.
+    pub fn acknowledged(&mut self, position: Position, commit: AckCommit, sent: BootTime) {
+        self.member.acknowledged(position, commit, sent);
     }
 
     /// A read came back that began while it was in the fleet as `reader`.
@@ -100,7 +100,8 @@ impl Node {
         now: Moment,
     ) -> Barrier {
         self.member.apply_own(rows);
-        Barrier::new(position, self.boottime(begun), self.boottime(now))
+        let nonce = rows.last().map(|row| row.nonce);
+        Barrier::new(position, nonce, self.boottime(begun), self.boottime(now))
     }
 
     /// The outcome of a commit of its own is unknown.

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use latchkey::domain::change::LoggedChange;
 use latchkey::domain::id::{NodeId, Position};
+use latchkey::domain::time::BootTime;
 use latchkey::fleet::follower::Asked;
 use latchkey::fleet::member::Next;
 use latchkey::fleet::membership::{Evictions, Measure};
 use latchkey::live::keeper::MemoryLimits;
 use latchkey::mutation::Mutation;
+use latchkey::store::coordination::AckCommit;
 
 use super::calls::{Purpose, Validation};
-use super::clock::NodeClock;
+use super::clock::{Moment, NodeClock};
 use super::faults::Trouble;
 use super::node::Node;
 use super::world::{Answer, POLL, Request, Wake, World};
@@ -49,10 +51,10 @@ pub struct Process {
 enum Work {
     Leaving(Vec<LoggedChange>),
     WritingAgain,
-    Inserting(NodeId),
-    Starting(NodeId),
+    Inserting(NodeId, Moment),
+    Starting(NodeId, Moment),
     Polling(Asked),
-    Acknowledging(Position),
+    Acknowledging(Position, AckCommit, BootTime),
     Idle,
     Waiting,
 }
@@ -114,9 +116,11 @@ impl World {
         match (std::mem::replace(&mut process.work, Work::Waiting), answer) {
             (Work::Leaving(lost), _) => self.write_again_and_join(node, lost),
             (Work::WritingAgain, Answer::Done) => self.insert(node),
-            (Work::Inserting(id), Answer::Done) => self.work(node, Work::Starting(id), Request::Start),
-            (Work::Starting(id), Answer::Started(joined)) => {
-                process.node.joined(id, joined);
+            (Work::Inserting(id, sent), Answer::Done) => {
+                self.work(node, Work::Starting(id, sent), Request::Start);
+            }
+            (Work::Starting(id, sent), Answer::Started(joined)) => {
+                process.node.joined(id, joined, sent);
                 self.ask(node);
             }
             (Work::Polling(asked), Answer::Polled(polled)) => {
@@ -125,11 +129,12 @@ impl World {
                 process.applied = process.node.member.applied();
                 process.nudged |= process.applied < polled.head;
                 match heard {
-                    Ok(Next::Acknowledge(position)) => {
+                    Ok(Next::Acknowledge(position, commit)) => {
                         let id = process.node.member.node().expect("it has joined");
                         let nonce = process.node.member.nonce();
                         let request = Request::Acknowledge(id, position, nonce);
-                        self.work(node, Work::Acknowledging(position), request);
+                        let sent = process.node.boottime(now);
+                        self.work(node, Work::Acknowledging(position, commit, sent), request);
                     }
                     Ok(Next::Again) => self.ask(node),
                     Ok(Next::Idle) => self.idle(node),
@@ -138,11 +143,14 @@ impl World {
                     Ok(Next::Wait) | Err(_) => self.wait(node),
                 }
             }
-            (Work::Acknowledging(position), Answer::Done) => {
-                process.node.acknowledged(position, now);
+            (Work::Acknowledging(position, commit, sent), Answer::Done) => {
+                process.node.acknowledged(position, commit, sent);
                 self.idle(node);
             }
-            (Work::Acknowledging(_), _) => self.idle(node),
+            (Work::Acknowledging(_, commit, sent), _) => {
+                process.node.member.not_acknowledged(commit, sent);
+                self.idle(node);
+            }
             (_, _) => self.wait(node),
         }
     }
@@ -188,7 +196,8 @@ impl World {
 
     fn insert(&mut self, node: usize) {
         let id = self.node_id();
-        self.work(node, Work::Inserting(id), Request::Insert(id));
+        let sent = self.now;
+        self.work(node, Work::Inserting(id, sent), Request::Insert(id));
     }
 
     fn idle(&mut self, node: usize) {

@@ -6,6 +6,7 @@ use latchkey::fleet::member::Next;
 use latchkey::fleet::membership::{Evictions, Measure};
 use latchkey::live::table::{GoodSession, LookUp};
 use latchkey::mutation::Mutation;
+use latchkey::store::coordination::AckCommit;
 
 use super::clock::Moment;
 use super::database::{self, Revocation};
@@ -87,7 +88,7 @@ fn rows_are_acknowledged_when_they_are_in_memory() {
     let asked = stage.ask(1);
     let polled = stage.answer(1, asked);
     let next = stage.hear(1, asked, &polled).expect("a good log");
-    let Next::Acknowledge(position) = next else { panic!("{next:?}") };
+    let Next::Acknowledge(position, _) = next else { panic!("{next:?}") };
     let id = stage.nodes[1].member.node().expect("it has joined");
     // It reaches the database; its answer is still on the way.
     let nonce = stage.nodes[1].member.nonce();
@@ -155,7 +156,7 @@ fn a_number_that_was_given_again_is_noticed() {
     stage.db.revoke(Revocation::Session(session_id(1)), stage.now);
     let asked = stage.ask(1);
     let polled = stage.answer(1, asked);
-    assert_eq!(stage.hear(1, asked, &polled), Ok(Next::Acknowledge(polled.head)));
+    assert_eq!(stage.hear(1, asked, &polled), Ok(Next::Acknowledge(polled.head, AckCommit::Quick)));
     assert_eq!(stage.db.fail_over(1).len(), 1);
     // Its number is given to the end of session 0.
     let mut barrier = stage.revoke(0, end());

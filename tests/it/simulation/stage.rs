@@ -62,7 +62,7 @@ impl Stage {
         self.joins += 1;
         let id = people::node_id(self.joins);
         self.db.insert_node(id, self.now);
-        self.nodes[node].joined(id, self.db.start());
+        self.nodes[node].joined(id, self.db.start(), self.now);
     }
 
     /// A node asks the log.
@@ -83,11 +83,12 @@ impl Stage {
 
     /// The acknowledgement reaches the database, and its answer comes.
     pub fn acknowledge(&mut self, node: usize, next: Next) {
-        if let Next::Acknowledge(position) = next {
+        if let Next::Acknowledge(position, commit) = next {
             let id = self.nodes[node].member.node().expect("it has joined");
             let nonce = self.nodes[node].member.nonce();
             self.db.acknowledge(id, position, nonce, self.now);
-            self.nodes[node].acknowledged(position, self.now);
+            let sent = self.nodes[node].boottime(self.now);
+            self.nodes[node].acknowledged(position, commit, sent);
         }
     }
 

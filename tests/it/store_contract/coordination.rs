@@ -5,7 +5,7 @@ use std::time::Duration;
 use latchkey::domain::id::{NodeId, Nonce, Position};
 use latchkey::domain::session::EndReason;
 use latchkey::domain::time::UnixMillis;
-use latchkey::store::coordination::{Coordination, NewNode, NodeRow, NodeState, Polled};
+use latchkey::store::coordination::{AckCommit, Coordination, NewNode, NodeRow, NodeState, Polled};
 use latchkey::store::sql::SqlStore;
 use latchkey::store::{EndTarget, LoggedChange, Store};
 
@@ -159,7 +159,10 @@ async fn a_node_that_is_not_there_is_told_so(db: &TestDatabase) {
     let written = write_rows(&store, ada.id, 2).await;
     let polled = poll(&store, &stranger, Position::ZERO).await;
     assert_eq!((polled.node, polled.rows), (None, written), "the log is read all the same");
-    store.acknowledge(stranger.id, Position::from_i64(2), None).await.expect("nothing happens");
+    store
+        .acknowledge(stranger.id, Position::from_i64(2), None, AckCommit::Quick)
+        .await
+        .expect("nothing happens");
     assert_eq!(rows(&store).await.len(), 1, "an acknowledgement makes no row");
 }
 
@@ -193,7 +196,10 @@ async fn an_acknowledgement_never_goes_back(db: &TestDatabase) {
     join(&store, &other).await;
     let joined = row(&store, node.id).await;
     for (said, kept) in [(5, 5), (3, 5), (0, 5), (9, 9), (9, 9), (8, 9)] {
-        store.acknowledge(node.id, Position::from_i64(said), None).await.expect("acknowledged");
+        store
+            .acknowledge(node.id, Position::from_i64(said), None, AckCommit::Quick)
+            .await
+            .expect("acknowledged");
         assert_eq!(row(&store, node.id).await.applied, Position::from_i64(kept), "after {said}");
     }
     let heard = row(&store, node.id).await;
@@ -211,10 +217,16 @@ async fn an_acknowledgement_of_a_row_that_is_another_counts_for_nothing(db: &Tes
     let written = write_rows(&store, ada.id, 3).await;
     let lost = Nonce([0xee; 8]);
     for (said, nonce) in [(2, lost), (4, lost), (4, written[2].nonce), (1, written[2].nonce)] {
-        store.acknowledge(node.id, Position::from_i64(said), Some(nonce)).await.expect("nothing happens");
+        store
+            .acknowledge(node.id, Position::from_i64(said), Some(nonce), AckCommit::Quick)
+            .await
+            .expect("nothing happens");
         assert_eq!(row(&store, node.id).await, joined, "{said}");
     }
-    store.acknowledge(node.id, Position::from_i64(3), Some(written[2].nonce)).await.expect("acknowledged");
+    store
+        .acknowledge(node.id, Position::from_i64(3), Some(written[2].nonce), AckCommit::Quick)
+        .await
+        .expect("acknowledged");
     assert_eq!(row(&store, node.id).await.applied, Position::from_i64(3));
 }
 
@@ -249,7 +261,7 @@ async fn who_was_heard_of_is_not_evicted(db: &TestDatabase) {
     let mut before = row(&store, node.id).await.heard_time;
     // However fast they come, each is another one, so that a clock that stands still silences nobody.
     for _ in 0..5 {
-        store.acknowledge(node.id, Position::ZERO, None).await.expect("acknowledged");
+        store.acknowledge(node.id, Position::ZERO, None, AckCommit::Quick).await.expect("acknowledged");
         let heartbeat = row(&store, node.id).await.heard_time;
         assert_ne!(heartbeat, before);
         for other in [before, UnixMillis::from_millis(heartbeat.as_millis() + 1), EVER] {
@@ -266,10 +278,10 @@ async fn an_evicting_node_is_not_revived(db: &TestDatabase) {
     join(&store, &node).await;
     let heartbeat = row(&store, node.id).await.heard_time;
     assert!(store.mark_evicting(node.id, heartbeat).await.expect("an answer"));
-    store.acknowledge(node.id, Position::from_i64(7), None).await.expect("acknowledged");
+    store.acknowledge(node.id, Position::from_i64(7), None, AckCommit::Quick).await.expect("acknowledged");
     assert_eq!(row(&store, node.id).await.state, NodeState::Evicting);
     store.remove_evicted(node.id).await.expect("removed");
-    store.acknowledge(node.id, Position::from_i64(8), None).await.expect("nothing happens");
+    store.acknowledge(node.id, Position::from_i64(8), None, AckCommit::Quick).await.expect("nothing happens");
     assert_eq!(rows(&store).await, []);
 }
 

@@ -3,7 +3,7 @@
 use latchkey::domain::id::Position;
 use latchkey::domain::session::{Death, EndReason};
 use latchkey::domain::time::UnixMillis;
-use latchkey::store::coordination::{Coordination as _, NodeState};
+use latchkey::store::coordination::{AckCommit, Coordination as _, NodeState};
 use latchkey::store::sql::SqlStore;
 use latchkey::store::{ChangeKind, EndTarget, LoggedChange, Store as _};
 
@@ -70,9 +70,9 @@ async fn what_a_live_node_has_yet_to_see_stays(db: &TestDatabase) {
     }
     let rows = ten_rows(&store).await;
     assert_eq!(truncate(&store, EVER, 100).await, 0, "nobody has said that it has seen anything");
-    store.acknowledge(ahead.id, Position::from_i64(10), None).await.expect("acknowledged");
+    store.acknowledge(ahead.id, Position::from_i64(10), None, AckCommit::Quick).await.expect("acknowledged");
     assert_eq!(truncate(&store, EVER, 100).await, 0, "one has not");
-    store.acknowledge(behind.id, Position::from_i64(4), None).await.expect("acknowledged");
+    store.acknowledge(behind.id, Position::from_i64(4), None, AckCommit::Quick).await.expect("acknowledged");
     assert_eq!(truncate(&store, EVER, 100).await, 3);
     // The row that it saw last is there, by which it finds that the log is the same.
     let polled = store.poll(behind.id, Position::from_i64(4), 100).await.expect("an answer");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use latchkey::domain::id::Position;
-use latchkey::store::coordination::{Coordination as _, NodeState};
+use latchkey::store::coordination::{AckCommit, Coordination as _, NodeState};
 use latchkey::store::sql::{SqlLimits, SqlStore};
 use latchkey::store::{Store as _, UserKey};
 
@@ -28,7 +28,7 @@ fn poll_elsewhere(store: &Arc<SqlStore>, node: latchkey::domain::id::NodeId) -> 
     let following = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            store.acknowledge(node, Position::ZERO, None).await.expect("acknowledged");
+            store.acknowledge(node, Position::ZERO, None, AckCommit::Quick).await.expect("acknowledged");
             store.poll(node, Position::ZERO, 10).await.expect("an answer").node
         })
     });
@@ -68,7 +68,7 @@ async fn a_database_in_memory_does_it_all_on_its_one_connection(db: &TestDatabas
     let written = write_rows(&store, ada.id, 2).await;
     let polled = store.poll(node.id, Position::ZERO, 10).await.expect("an answer");
     assert_eq!((polled.node, polled.rows), (Some(NodeState::Live), written));
-    store.acknowledge(node.id, polled.head, None).await.expect("acknowledged");
+    store.acknowledge(node.id, polled.head, None, AckCommit::Quick).await.expect("acknowledged");
     store.leave(node.id).await.expect("left");
     in_time("closing", store.close()).await;
 }
@@ -78,7 +78,7 @@ async fn who_was_closed_is_refused(db: &TestDatabase) {
     store.join(node.clone()).await.expect("joined");
     store.close().await;
     assert!(store.poll(node.id, Position::ZERO, 10).await.is_err());
-    assert!(store.acknowledge(node.id, Position::ZERO, None).await.is_err());
+    assert!(store.acknowledge(node.id, Position::ZERO, None, AckCommit::Quick).await.is_err());
     assert!(store.nodes().await.is_err());
 }
 
@@ -98,7 +98,10 @@ async fn a_crowd_of_callers_keeps_nobody_from_polling(db: &TestDatabase) {
         for _ in 0..20 {
             let polled = store.poll(node.id, Position::ZERO, 10).await.expect("nobody is in its way");
             assert_eq!(polled.node, Some(NodeState::Live));
-            store.acknowledge(node.id, Position::ZERO, None).await.expect("nobody is in its way");
+            store
+                .acknowledge(node.id, Position::ZERO, None, AckCommit::Quick)
+                .await
+                .expect("nobody is in its way");
         }
     };
     tokio::select! {
@@ -160,7 +163,7 @@ async fn a_node_is_on_the_disk_before_it_holds_a_lease(db: &TestDatabase) {
         raw.run(statement).await;
     }
     store.join(node.clone()).await.expect("joined");
-    store.acknowledge(node.id, Position::ZERO, None).await.expect("acknowledged");
+    store.acknowledge(node.id, Position::ZERO, None, AckCommit::Quick).await.expect("acknowledged");
     let count = async |what: &str, waits: &str| {
         raw.number(&format!("SELECT COUNT(*) FROM waits WHERE what = '{what}' AND waits = '{waits}'")).await
     };

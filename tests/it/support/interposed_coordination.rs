@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use latchkey::domain::id::{LogId, NodeId, Nonce, Position};
 use latchkey::domain::time::UnixMillis;
 use latchkey::host::ManualClock;
-use latchkey::store::coordination::{Coordination, Joined, NewNode, Polled, Roster};
+use latchkey::store::coordination::{AckCommit, Coordination, Joined, NewNode, Polled, Roster};
 use latchkey::store::{Change, LoggedChange, Result, Stamp};
 
 use super::interposed_store::{Faults, time_of};
@@ -48,7 +48,7 @@ macro_rules! interposed {
 
 interposed! {
     join(node: NewNode) -> Joined;
-    acknowledge(node: NodeId, applied: Position, nonce: Option<Nonce>) -> ();
+    acknowledge(node: NodeId, applied: Position, nonce: Option<Nonce>, commit: AckCommit) -> ();
     leave(node: NodeId) -> ();
     mark_evicting(node: NodeId, heartbeat: UnixMillis) -> bool;
     remove_evicted(node: NodeId) -> ();

@@ -10,6 +10,7 @@ pub struct Model {
     pub name: String,
     pub state: i16,
     pub applied_position: i64,
+    pub applied_nonce: Option<Vec<u8>>,
     pub join_time: i64,
     pub heard_time: i64,
     pub evict_time: Option<i64>,

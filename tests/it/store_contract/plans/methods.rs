@@ -9,7 +9,7 @@ use latchkey::domain::time::UnixMillis;
 use latchkey::domain::token::{KeyFingerprint, KeyId, TokenDigest};
 use latchkey::domain::user::{User, UserState};
 use latchkey::host::{SystemEntropy, random};
-use latchkey::store::coordination::Coordination as _;
+use latchkey::store::coordination::{AckCommit, Coordination as _};
 use latchkey::store::sql::SqlStore;
 use latchkey::store::{
     Change, CreateUser, EndTarget, Ending, LogEntry, LoggedChange, NewSession, NewUser, PasswordChange,
@@ -189,7 +189,7 @@ async fn call_coordination(
     Some(match method {
         "join" => store.join(node).await.map(|joined| joined.nonce.is_some()),
         "poll" => store.poll(node.id, middle, 100).await.map(|polled| polled.rows.len() == 100),
-        "acknowledge" => store.acknowledge(node.id, middle, None).await.map(|()| true),
+        "acknowledge" => store.acknowledge(node.id, middle, None, AckCommit::Quick).await.map(|()| true),
         "nodes" => store.nodes().await.map(|roster| roster.head > middle),
         "mark_evicting" => store.mark_evicting(node.id, now).await.map(|marked| !marked),
         "write_again" => {

@@ -153,9 +153,9 @@ pub(super) async fn roster(db: &Pool) -> Result<Roster, Failure> {
     let engine = db.get_database_backend();
     let (head, node) = (head_list(engine), column_list::<nodes::Entity>(NODE));
     let sql = format!(
-        "SELECT {} AS now, {head}, {node}, change_log.position AS logged_position FROM log_head \
-         LEFT JOIN nodes ON 1 = 1 LEFT JOIN change_log ON change_log.position = nodes.applied_position \
-         AND change_log.nonce = nodes.applied_nonce WHERE log_head.id = 1 ORDER BY nodes.node_id",
+        "SELECT {} AS now, {head}, {node}, (SELECT change_log.position FROM change_log \
+         WHERE change_log.position = nodes.applied_position AND change_log.nonce = nodes.applied_nonce) \
+         AS logged_position FROM log_head LEFT JOIN nodes ON 1 = 1 WHERE log_head.id = 1 ORDER BY nodes.node_id",
         now(engine)
     );
     let rows = db.query_all_raw(Statement::from_string(engine, sql)).await?;

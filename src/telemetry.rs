@@ -41,14 +41,19 @@ pub struct BadFilter {
     why: String,
 }
 
-/// Starts logging to stderr, coloured on a terminal unless `plain` or `NO_COLOR` says otherwise. `RUST_LOG` wins over
+/// Whether the environment lets a terminal show colours: neither `NO_COLOR` nor `TERM=dumb` says otherwise.
+pub fn shows_colours() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_none_or(|terminal| terminal != "dumb")
+}
+
+/// Starts logging to stderr, coloured on a terminal unless `plain` or the environment says otherwise. `RUST_LOG` wins over
 /// `filter`. Does nothing when logging was started before.
 pub fn start_logging(format: LogFormat, filter: &str, plain: bool) -> Result<(), BadFilter> {
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| filter.to_owned());
+    let filter =
+        std::env::var("RUST_LOG").map_or_else(|_| filter.to_owned(), |filter| filter.trim().to_owned());
     let parsed = EnvFilter::try_new(&filter).map_err(|why| BadFilter { filter, why: why.to_string() })?;
-    let colours = !plain
-        && std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = !plain && std::io::stderr().is_terminal() && shows_colours();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_span_events(FmtSpan::NONE)
@@ -117,6 +122,12 @@ pub struct FleetMetrics {
     pub polls: Counter,
     /// Polls of the change log that were not.
     pub polls_failed: Counter,
+    /// Hints from the database that the change log has grown.
+    pub hints: Counter,
+    /// Connections for hints that took the place of one that broke or fell silent.
+    pub hint_reconnects: Counter,
+    /// 1 while a connection listens for hints; always 0 where the engine has none.
+    pub hints_connected: Gauge,
     /// How often this node joined the fleet.
     pub joins: Counter,
     /// How often the database lost committed changes that this node had seen.
@@ -155,6 +166,7 @@ impl FleetMetrics {
             ("lease_left_milliseconds", "What is left of the lease", &self.lease_left_ms),
             ("log_applied_position", "Rows of the change log that are in memory", &self.applied_position),
             ("log_head_position", "The head of the change log", &self.head_position),
+            ("hints_connected", "1 while a connection listens for notifications", &self.hints_connected),
             ("sessions_unsettled", "Sessions still to be ended in the database", &self.sessions_unsettled),
             ("sessions_in_memory", "Sessions in memory, over or not", &self.sessions_in_memory),
             ("dead_in_memory", "What is remembered as over or unknown", &self.dead_in_memory),
@@ -166,6 +178,12 @@ impl FleetMetrics {
         let counters = [
             ("log_polls", "Polls of the change log that were answered", &self.polls),
             ("log_polls_failed", "Polls of the change log that were not answered", &self.polls_failed),
+            ("hints", "Notifications that the change log has grown", &self.hints),
+            (
+                "hint_reconnects",
+                "Connections for notifications that had to be replaced",
+                &self.hint_reconnects,
+            ),
             ("fleet_joins", "How often this node joined the fleet", &self.joins),
             ("log_chain_breaks", "How often the database lost committed changes", &self.chain_breaks),
             ("nodes_evicted", "Silent nodes that this node let go of", &self.nodes_evicted),

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::follower::{Asked, Refused};
+use super::hearing::Hearing;
 use super::member::{Member, Next};
 use super::shared::{Shared, count};
 use crate::domain::change::LoggedChange;
@@ -18,7 +19,7 @@ use crate::domain::id::{NodeId, Nonce, Position};
 use crate::domain::time::BootTime;
 use crate::host::{self, Entropy};
 use crate::live::keeper::{EndKnown, Fill};
-use crate::store::coordination::{AckCommit, Joined, NewNode, Polled};
+use crate::store::coordination::{AckCommit, Hint, Joined, NewNode, Polled};
 use crate::store::{self, Stamp, StoreError};
 
 /// Rows of the log that one poll reads at most.
@@ -95,7 +96,7 @@ impl Driver {
         let (stop, shared) = (self.stop.clone(), Arc::clone(&self.shared));
         let _give_up = GiveUp(Arc::clone(&shared));
         let mut work = self.join();
-        let mut hint = hinted(Arc::clone(&shared));
+        let (mut hint, mut hearing) = (hinted(Arc::clone(&shared), Duration::ZERO), Hearing::default());
         let mut commands = Vec::new();
         loop {
             tokio::select! {
@@ -109,9 +110,10 @@ impl Driver {
                     }
                     self.obey_all(&mut commands);
                 }
-                () = &mut hint => {
+                heard = &mut hint => {
+                    hearing.hear(&heard, &shared.counts, shared.clock.boottime());
                     shared.nudged.notify_one();
-                    hint = hinted(Arc::clone(&shared));
+                    hint = hinted(Arc::clone(&shared), if heard.is_ok() { Duration::ZERO } else { HINT_RETRY });
                 }
             }
         }
@@ -352,12 +354,13 @@ async fn answered<T>(limit: Duration, asked: impl Future<Output = store::Result<
     tokio::time::timeout(limit, asked).await.map_err(too_late)?
 }
 
-fn hinted(shared: Arc<Shared>) -> BoxFuture<'static, ()> {
+/// Waits for a hint, after a pause.
+fn hinted(shared: Arc<Shared>, after: Duration) -> BoxFuture<'static, store::Result<Hint>> {
     async move {
-        if let Err(error) = shared.coordination.hinted().await {
-            tracing::debug!(%error, "hints cannot be had; the log is polled all the same");
-            pause(HINT_RETRY).await;
+        if !after.is_zero() {
+            pause(after).await;
         }
+        shared.coordination.hinted().await
     }
     .boxed()
 }

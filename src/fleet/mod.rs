@@ -12,6 +12,7 @@ mod driver;
 mod endings;
 mod fills;
 pub mod follower;
+mod hearing;
 pub mod heartbeat;
 pub mod look_up;
 mod lookout;

@@ -51,6 +51,10 @@ pub(super) struct Counts {
     pub(super) barriers: AtomicU64,
     pub(super) barriers_waited_out: AtomicU64,
     pub(super) barrier_micros: AtomicU64,
+    pub(super) hints: AtomicU64,
+    pub(super) hint_reconnects: AtomicU64,
+    /// 1 while a connection listens for hints.
+    pub(super) hints_connected: AtomicU64,
     pub(super) applied: AtomicI64,
     pub(super) head: AtomicI64,
     pub(super) lease_millis: AtomicU64,
@@ -89,6 +93,12 @@ pub struct FleetStats {
     pub barriers_waited_out: u64,
     /// Microseconds spent in these waits.
     pub barrier_micros: u64,
+    /// Hints that the log has grown.
+    pub hints: u64,
+    /// Connections for hints that took the place of one that broke or fell silent.
+    pub hint_reconnects: u64,
+    /// 1 while a connection listens for hints.
+    pub hints_connected: u64,
     /// Sessions that this node ended without knowing whether the database did, and that it still has to end there.
     pub unsettled: usize,
     /// What memory holds.
@@ -144,6 +154,9 @@ impl Shared {
             head: counts.head.load(Ordering::Relaxed),
             polls: get(&counts.polls),
             polls_failed: get(&counts.polls_failed),
+            hints: get(&counts.hints),
+            hint_reconnects: get(&counts.hint_reconnects),
+            hints_connected: get(&counts.hints_connected),
             starts: get(&counts.starts),
             chain_breaks: get(&counts.chain_breaks),
             nodes_evicted: get(&counts.nodes_evicted),

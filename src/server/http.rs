@@ -121,6 +121,7 @@ fn tell_fleet(stats: &FleetStats, metrics: &FleetMetrics) {
         (&metrics.lease_left_ms, i64::try_from(stats.lease_left.as_millis()).unwrap_or(i64::MAX)),
         (&metrics.applied_position, stats.applied),
         (&metrics.head_position, stats.head),
+        (&metrics.hints_connected, i64::try_from(stats.hints_connected).unwrap_or(i64::MAX)),
         (&metrics.sessions_unsettled, count(stats.unsettled)),
         (&metrics.sessions_in_memory, count(stats.holding.sessions)),
         (&metrics.dead_in_memory, count(stats.holding.dead)),
@@ -131,6 +132,8 @@ fn tell_fleet(stats: &FleetStats, metrics: &FleetMetrics) {
     for (counter, value) in [
         (&metrics.polls, stats.polls),
         (&metrics.polls_failed, stats.polls_failed),
+        (&metrics.hints, stats.hints),
+        (&metrics.hint_reconnects, stats.hint_reconnects),
         (&metrics.joins, stats.starts),
         (&metrics.chain_breaks, stats.chain_breaks),
         (&metrics.nodes_evicted, stats.nodes_evicted),

@@ -12,6 +12,15 @@ use super::{Change, LoggedChange, Result, Stamp};
 use crate::domain::id::{Epoch, LogId, NodeId, Nonce, Position};
 use crate::domain::time::UnixMillis;
 
+/// What was heard of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hint {
+    /// A new connection listens. Hints from before it may have been missed.
+    Listening,
+    /// The log has grown.
+    Grown,
+}
+
 /// What nodes agree through.
 #[async_trait]
 pub trait Coordination: Send + Sync + 'static {
@@ -59,8 +68,8 @@ pub trait Coordination: Send + Sync + 'static {
     /// it may be lost.
     async fn hint(&self) -> Result<()>;
 
-    /// Waits for a hint; where the engine has none, for ever.
-    async fn hinted(&self) -> Result<()>;
+    /// Waits for a hint; where the engine has none, for ever. An error means that none can be heard for now.
+    async fn hinted(&self) -> Result<Hint>;
 
     /// Writes changes again that this node knows to have been committed and that the log does not hold any more: epochs go
     /// up to at least what each row says, sessions that it ended end, and a user that it disabled or deleted is disabled.

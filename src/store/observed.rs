@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::coordination::{AckCommit, Coordination, Joined, NewNode, Polled, Roster};
+use super::coordination::{AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster};
 use super::{
     Change, CreateUser, Credentials, EndTarget, Ending, Filling, LoggedChange, NewSession, NewUser,
     PasswordChange, Result, SessionKey, SessionRecord, Stamp, Store, StoreError, UpdateUser, UserChange,
@@ -128,7 +128,7 @@ observed! { Coordination for ObservedCoordination {
         self.inner.is_exclusive()
     }
 
-    async fn hinted(&self) -> Result<()> {
+    async fn hinted(&self) -> Result<Hint> {
         self.inner.hinted().await
     }
 }

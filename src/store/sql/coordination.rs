@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::{SqlStore, follow, hints, log_upkeep, nodes, write_again};
 use crate::domain::id::{LogId, NodeId, Nonce, Position};
 use crate::domain::time::UnixMillis;
-use crate::store::coordination::{AckCommit, Coordination, Joined, NewNode, Polled, Roster};
+use crate::store::coordination::{AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster};
 use crate::store::{Change, LoggedChange, Result, Stamp};
 
 #[async_trait]
@@ -66,7 +66,7 @@ impl Coordination for SqlStore {
         if self.hints.exist() { self.steps.write_alone(|db| Box::pin(hints::give(db))).await } else { Ok(()) }
     }
 
-    async fn hinted(&self) -> Result<()> {
+    async fn hinted(&self) -> Result<Hint> {
         self.hints.next().await
     }
 

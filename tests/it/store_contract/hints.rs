@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use latchkey::store::StoreError;
-use latchkey::store::coordination::Coordination as _;
-use latchkey::store::sql::SqlStore;
+use latchkey::store::coordination::{Coordination as _, Hint};
+use latchkey::store::sql::{SqlLimits, SqlStore};
 use tokio::task::JoinSet;
 
-use crate::support::databases::{Engine, TestDatabase, on_each_engine};
+use crate::support::databases::{Engine, TestDatabase, on_each_engine, on_each_server};
+use crate::support::tcp_proxy::TcpProxy;
 use crate::support::waiting::{eventually, in_time};
 
 on_each_engine![
@@ -18,9 +19,16 @@ on_each_engine![
     closing_ends_the_wait,
     whoever_dies_waiting_holds_up_nobody,
 ];
+on_each_server![a_connection_that_falls_silent_is_noticed_and_replaced];
 
 const LISTENERS: &str = "SELECT COUNT(*) FROM pg_stat_activity \
-     WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'";
+     WHERE datname = current_database() AND query LIKE 'SELECT pg_notify%' AND state = 'idle'";
+
+/// Waits until the log is said to have grown; passes over new connections.
+async fn grown(store: &SqlStore) -> Result<(), StoreError> {
+    while store.hinted().await? != Hint::Grown {}
+    Ok(())
+}
 
 /// Where there are no hints: giving one is no error, and waiting for one never ends.
 async fn has_hints(db: &TestDatabase, store: &SqlStore) -> bool {
@@ -50,7 +58,7 @@ async fn a_hint_wakes_all_who_wait(db: &TestDatabase) {
     for _ in 0..5 {
         let mut waiting = JoinSet::new();
         for store in stores.clone() {
-            waiting.spawn(async move { store.hinted().await });
+            waiting.spawn(async move { grown(&store).await });
         }
         listening(db, 2).await;
         store.hint().await.expect("given");
@@ -73,12 +81,12 @@ async fn a_hint_is_kept_for_who_does_not_wait_just_then(db: &TestDatabase) {
         count == 1
     };
     while !listens().await {
-        assert!(store.hinted().now_or_never().is_none());
+        assert!(grown(&store).now_or_never().is_none());
     }
     for _ in 0..5 {
-        assert!(store.hinted().now_or_never().is_none(), "nobody gave a hint");
+        assert!(grown(&store).now_or_never().is_none(), "nobody gave a hint");
         store.hint().await.expect("given");
-        in_time("the hint", store.hinted()).await.expect("a hint");
+        in_time("the hint", grown(&store)).await.expect("a hint");
     }
     listening(db, 1).await;
 }
@@ -91,7 +99,7 @@ async fn a_connection_that_is_cut_is_told_and_replaced(db: &TestDatabase) {
     for _ in 0..3 {
         let mut waiting = JoinSet::new();
         let waiter = Arc::clone(&store);
-        waiting.spawn(async move { waiter.hinted().await });
+        waiting.spawn(async move { grown(&waiter).await });
         listening(db, 1).await;
         let raw = db.raw().await;
         let cut = LISTENERS.replace("COUNT(*)", "pg_terminate_backend(pid)");
@@ -102,7 +110,7 @@ async fn a_connection_that_is_cut_is_told_and_replaced(db: &TestDatabase) {
     }
     let mut waiting = JoinSet::new();
     let waiter = Arc::clone(&store);
-    waiting.spawn(async move { waiter.hinted().await });
+    waiting.spawn(async move { grown(&waiter).await });
     listening(db, 1).await;
     store.hint().await.expect("given");
     in_time("the hint", waiting.join_all()).await.pop().expect("an answer").expect("a hint");
@@ -115,7 +123,7 @@ async fn closing_ends_the_wait(db: &TestDatabase) {
     }
     let mut waiting = JoinSet::new();
     let waiter = Arc::clone(&store);
-    waiting.spawn(async move { waiter.hinted().await });
+    waiting.spawn(async move { grown(&waiter).await });
     listening(db, 1).await;
     in_time("closing", store.close()).await;
     let heard = in_time("the refusal", waiting.join_all()).await;
@@ -142,4 +150,31 @@ async fn whoever_dies_waiting_holds_up_nobody(db: &TestDatabase) {
     });
     following.join().expect("the follower does not panic");
     in_time("closing", store.close()).await;
+}
+
+async fn a_connection_that_falls_silent_is_noticed_and_replaced(db: &TestDatabase) {
+    let (before, rest) = db.url().split_once('@').expect("an account");
+    let (server, name) = rest.split_once('/').expect("a database");
+    let proxy = TcpProxy::start(server.to_owned()).await;
+    let url = format!("{before}@{}/{name}", proxy.address);
+    let listens = SqlStore::open(&url, SqlLimits::default()).await.expect("a database");
+    let writes = db.open().await;
+    if !has_hints(db, &listens).await {
+        return;
+    }
+    assert_eq!(in_time("a connection", listens.hinted()).await.expect("it listens"), Hint::Listening);
+    writes.hint().await.expect("given");
+    assert_eq!(in_time("the hint", listens.hinted()).await.expect("it listens"), Hint::Grown);
+
+    // Hints are lost now. Only that one connection is silent: questions are answered.
+    proxy.silence_listeners();
+    writes.hint().await.expect("given");
+    listens.nodes().await.expect("an answer");
+    let heard = in_time("the silence", listens.hinted()).await;
+    assert!(matches!(heard, Err(StoreError::Unavailable(_))), "{heard:?}");
+
+    assert_eq!(in_time("a new connection", listens.hinted()).await.expect("it listens"), Hint::Listening);
+    writes.hint().await.expect("given");
+    assert_eq!(in_time("the hint", listens.hinted()).await.expect("it listens"), Hint::Grown);
+    in_time("closing", listens.close()).await;
 }

@@ -26,8 +26,11 @@ pub enum Network {
     Silent,
 }
 
-/// What the network does, and how often all connections were broken.
-type State = (Network, u64);
+/// What the network does, how often all connections were broken, and how often those were silenced that listen.
+type State = (Network, u64, u64);
+
+/// What PostgreSQL is told on a connection that listens for notifications.
+const LISTENS: &[u8] = b"LISTEN ";
 
 /// A proxy before a database server.
 pub struct TcpProxy {
@@ -42,7 +45,7 @@ impl TcpProxy {
     pub async fn start(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let (sender, state) = watch::channel((Network::Up, 0));
+        let (sender, state) = watch::channel((Network::Up, 0, 0));
         let waiting = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&waiting);
         beside(async move {
@@ -62,6 +65,12 @@ impl TcpProxy {
     /// Breaks all connections; new ones are carried.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.1 += 1);
+    }
+
+    /// Silences the connections that listen for PostgreSQL's notifications, and no other, for ever: as a firewall does
+    /// that forgets idle flows.
+    pub fn silence_listeners(&self) {
+        self.state.send_modify(|state| state.2 += 1);
     }
 
     /// How many connections wait for an answer.
@@ -85,7 +94,7 @@ struct Connection {
 impl Connection {
     /// Carries bytes both ways until a side closes, or the network breaks it: then both sides are closed by being dropped.
     async fn carry(mut self, server: &str) {
-        let (first, cuts) = *self.state.borrow_and_update();
+        let (first, cuts, silences) = *self.state.borrow_and_update();
         match first {
             Network::Refusing => return,
             Network::Silent => return self.never_end().await,
@@ -95,12 +104,14 @@ impl Connection {
         let (mut asked, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
         // A new connection waits as well: for a greeting, which some servers give before anything is asked.
         let mut wait = Some(Waiting::new(&self.waiting));
+        let mut listens = false;
         loop {
-            let (network, cuts_now) = *self.state.borrow_and_update();
+            let (network, cuts_now, silences_now) = *self.state.borrow_and_update();
             let (keeps_answers, keeps_questions) =
                 (network == Network::SlowAnswers, network == Network::SlowQuestions);
             match network {
                 _ if cuts_now != cuts => return,
+                _ if listens && silences_now != silences => return self.never_end().await,
                 Network::Refusing => return,
                 // The server's side is kept open as well, as by a cable that was cut.
                 Network::Silent => return self.never_end().await,
@@ -110,6 +121,8 @@ impl Connection {
                 changed = self.state.changed() => changed.is_ok(),
                 read = self.client.read(&mut asked), if !keeps_questions => {
                     wait.get_or_insert_with(|| Waiting::new(&self.waiting));
+                    let sent = read.as_ref().map_or(&[][..], |count| &asked[..*count]);
+                    listens |= sent.windows(LISTENS.len()).any(|bytes| bytes == LISTENS);
                     pass(read, &asked, &mut server).await
                 }
                 read = server.read(&mut answered), if !keeps_answers => {

@@ -60,6 +60,8 @@ pub enum Refusal {
     Deadline,
     /// No such RPC is served.
     MethodUnknown,
+    /// Messages are compressed in a way that is not read here. Send them as they are.
+    EncodingUnsupported,
     /// A defect of this service; the log has the details.
     Internal,
 }

@@ -13,10 +13,7 @@ pub fn refusal_of_message(status: &Status) -> Refusal {
         Code::OutOfRange | Code::ResourceExhausted => too_large(),
         // Of a method that is not there, tonic says nothing more.
         Code::Unimplemented if status.message().is_empty() => Refusal::MethodUnknown,
-        Code::Unimplemented => {
-            let why = "must be identity: compressed messages are not taken";
-            Refusal::field(FieldViolation::new("grpc-encoding", why))
-        }
+        Code::Unimplemented => Refusal::EncodingUnsupported,
         Code::DeadlineExceeded => Refusal::Deadline,
         Code::Internal | Code::InvalidArgument | Code::DataLoss => unreadable(status.message()),
         Code::Ok

@@ -2,6 +2,9 @@
 //!
 //! Each status has exactly one `google.rpc.ErrorInfo`, a `BadRequest` where fields are to blame, and a `RetryInfo` where
 //! waiting helps. The texts are for people; clients decide by the reason.
+//!
+//! A status travels in headers, and clients and proxies take 8 KiB of them: one that is longer reaches the client as a
+//! broken call. So what is said of a bad request is bounded here, however much is wrong with it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,6 +15,7 @@ use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use super::proto::v1::ErrorReason;
+use crate::domain::invalid;
 use crate::domain::password::PasswordRule;
 use crate::domain::refusal::Refusal;
 
@@ -19,6 +23,16 @@ use crate::domain::refusal::Refusal;
 pub const DOMAIN: &str = "latchkey.dev";
 
 const PREFIX: &str = "ERROR_REASON_";
+
+/// Bytes of all violations of a bad request. They travel twice, in the message, where each byte may become three, and,
+/// with the message, in the details, where three become four: together below 8 KiB.
+const VIOLATIONS_BYTES_MAX: usize = 1_024;
+/// Bytes of the path of one field.
+const FIELD_BYTES_MAX: usize = 128;
+/// Bytes of what is said of one field.
+const DESCRIPTION_BYTES_MAX: usize = 256;
+/// Bytes that set two violations apart in the message.
+const SEPARATORS_BYTES: usize = 4;
 
 /// After which time a call that was refused as unavailable is worth repeating.
 const RETRY_UNAVAILABLE: Duration = Duration::from_millis(500);
@@ -28,9 +42,7 @@ pub fn status(refusal: &Refusal) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(reason_name(reason(refusal)), DOMAIN, metadata(refusal));
     if let Refusal::InvalidField(violations) = refusal {
-        let fields =
-            violations.iter().map(|one| FieldViolation::new(one.field.as_ref(), one.description.as_ref()));
-        details.set_bad_request(fields.collect::<Vec<_>>());
+        details.set_bad_request(Told::of(violations).fields);
     }
     if let Some(delay) = retry_delay(refusal) {
         details.set_retry_info(Some(delay));
@@ -39,7 +51,55 @@ pub fn status(refusal: &Refusal) -> Status {
     if *refusal == Refusal::CallerUnauthenticated {
         status.metadata_mut().insert("www-authenticate", MetadataValue::from_static("Bearer"));
     }
+    if *refusal == Refusal::EncodingUnsupported {
+        status.metadata_mut().insert("grpc-accept-encoding", MetadataValue::from_static("identity"));
+    }
     status
+}
+
+/// What is said of a bad request.
+struct Told {
+    fields: Vec<FieldViolation>,
+    /// How many further violations there are.
+    more: usize,
+}
+
+impl Told {
+    /// As many of the violations as there is room for, each once.
+    fn of(violations: &[invalid::FieldViolation]) -> Self {
+        let mut distinct: Vec<&invalid::FieldViolation> = Vec::new();
+        for one in violations {
+            if !distinct.contains(&one) {
+                distinct.push(one);
+            }
+        }
+        let (mut fields, mut room) = (Vec::new(), VIOLATIONS_BYTES_MAX);
+        for one in &distinct {
+            let field = cut(&one.field, FIELD_BYTES_MAX);
+            let description = cut(&one.description, DESCRIPTION_BYTES_MAX);
+            let Some(left) = room.checked_sub(field.len() + description.len() + SEPARATORS_BYTES) else {
+                break;
+            };
+            room = left;
+            fields.push(FieldViolation::new(field, description));
+        }
+        let more = distinct.len() - fields.len();
+        Self { fields, more }
+    }
+
+    fn message(&self) -> String {
+        let mut each: Vec<_> =
+            self.fields.iter().map(|one| format!("{}: {}", one.field, one.description)).collect();
+        if self.more > 0 {
+            each.push(format!("and {} more", self.more));
+        }
+        each.join("; ")
+    }
+}
+
+/// The beginning of a text, of at most `bytes_max`.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 /// What a stream ends with that is refused in the middle.
@@ -79,7 +139,7 @@ pub fn code(refusal: &Refusal) -> Code {
         Refusal::LoginThrottled { .. } | Refusal::Overloaded { .. } => Code::ResourceExhausted,
         Refusal::LeaseLost | Refusal::StoreUnavailable | Refusal::OutcomeUnknown => Code::Unavailable,
         Refusal::Deadline => Code::DeadlineExceeded,
-        Refusal::MethodUnknown => Code::Unimplemented,
+        Refusal::MethodUnknown | Refusal::EncodingUnsupported => Code::Unimplemented,
         Refusal::Internal => Code::Internal,
     }
 }
@@ -109,6 +169,7 @@ pub fn reason(refusal: &Refusal) -> ErrorReason {
         Refusal::OutcomeUnknown => ErrorReason::OutcomeUnknown,
         Refusal::Deadline => ErrorReason::Deadline,
         Refusal::MethodUnknown => ErrorReason::MethodUnknown,
+        Refusal::EncodingUnsupported => ErrorReason::EncodingUnsupported,
         Refusal::Internal => ErrorReason::Internal,
     }
 }
@@ -128,8 +189,7 @@ pub fn reason_told(status: &Status) -> Option<&'static str> {
 pub fn message(refusal: &Refusal) -> String {
     let text = match refusal {
         Refusal::InvalidField(violations) => {
-            let each = violations.iter().map(|one| format!("{}: {}", one.field, one.description));
-            return each.collect::<Vec<_>>().join("; ");
+            return Told::of(violations).message();
         }
         Refusal::PasswordRefused(PasswordRule::TooShort { code_points_min }) => {
             return format!("the new password must have at least {code_points_min} characters");
@@ -167,6 +227,9 @@ pub fn message(refusal: &Refusal) -> String {
         }
         Refusal::Deadline => "the deadline of the call passed",
         Refusal::MethodUnknown => "this server does not serve the method",
+        Refusal::EncodingUnsupported => {
+            "compressed messages are not read: send them with grpc-encoding identity"
+        }
         Refusal::Internal => "a defect of this server; its log has the details",
     };
     text.to_owned()
@@ -194,6 +257,7 @@ pub fn retry_delay(refusal: &Refusal) -> Option<Duration> {
         | Refusal::CallerNotAllowed
         | Refusal::Deadline
         | Refusal::MethodUnknown
+        | Refusal::EncodingUnsupported
         | Refusal::Internal => None,
     }
 }
@@ -206,6 +270,10 @@ fn metadata(refusal: &Refusal) -> HashMap<String, String> {
         Refusal::PasswordRefused(PasswordRule::TooLong { code_points_max }) => {
             vec![("rule", "TOO_LONG".to_owned()), ("code_points_max", code_points_max.to_string())]
         }
+        Refusal::InvalidField(violations) => match Told::of(violations).more {
+            0 => Vec::new(),
+            more => vec![("violations_omitted", more.to_string())],
+        },
         _ => Vec::new(),
     };
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
@@ -253,6 +321,7 @@ mod tests {
             (Refusal::OutcomeUnknown, Unavailable, "OUTCOME_UNKNOWN", true),
             (Refusal::Deadline, DeadlineExceeded, "DEADLINE", false),
             (Refusal::MethodUnknown, Unimplemented, "METHOD_UNKNOWN", false),
+            (Refusal::EncodingUnsupported, Unimplemented, "ENCODING_UNSUPPORTED", false),
             (Refusal::Internal, Internal, "INTERNAL", false),
         ]
     }
@@ -273,6 +342,41 @@ mod tests {
                 infos.iter().filter(|one| matches!(one, tonic_types::ErrorDetail::ErrorInfo(_))).count();
             assert_eq!(count, 1, "{reason}");
         }
+    }
+
+    /// Bytes of the headers, as HTTP/2 counts them.
+    fn header_bytes(status: &Status) -> usize {
+        let headers = status.clone().into_http::<()>().into_parts().0.headers;
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+    }
+
+    #[test]
+    fn a_status_fits_into_headers_however_much_is_wrong() {
+        for (field, description) in [
+            ("a".to_owned(), "b".to_owned()),
+            ("f".repeat(500), "d".repeat(900)),
+            ("\u{1f600}".repeat(90), "\u{e9}%".repeat(400)),
+        ] {
+            for count in [1, 2, 10, 100, 5_000] {
+                let each = (0..count).map(|at| Violation::new(format!("{at}{field}"), description.clone()));
+                let refusal = Refusal::InvalidField(each.collect());
+                let status = status(&refusal);
+                assert!(header_bytes(&status) < 7 * 1_024, "{} bytes for {count}", header_bytes(&status));
+                let details = status.get_error_details();
+                let told = details.bad_request().expect("a BadRequest").field_violations.len();
+                let omitted =
+                    details.error_info().expect("an ErrorInfo").metadata.get("violations_omitted").cloned();
+                assert!(told > 0);
+                assert_eq!(omitted, (told < count).then(|| (count - told).to_string()));
+                assert_eq!(status.message().ends_with(&format!("; and {} more", count - told)), told < count);
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_violation_is_said_once() {
+        let twice = Refusal::InvalidField(vec![Violation::new("a", "b"); 150]);
+        assert_eq!(message(&twice), "a: b");
     }
 
     #[test]

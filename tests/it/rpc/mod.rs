@@ -6,6 +6,7 @@
 
 mod admin_users;
 mod admission;
+mod bad_requests;
 mod barrier;
 mod binding;
 mod change_password;

@@ -23,7 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("live", &["live", "domain", "mutation"]),
     ("mutation.rs", &[]),
     ("passwords", &["passwords", "domain", "host"]),
-    ("key_file.rs", &["domain", "host"]),
+    ("key_file", &["key_file", "domain", "host"]),
     ("host.rs", &["domain"]),
     ("domain", &["domain"]),
     ("telemetry.rs", &[]),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{StringValueParser, TypedValueParser as _};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -30,11 +31,12 @@ pub(super) struct Connection {
     #[arg(long, value_name = "URL", env = "LATCHKEY_SERVER", default_value = "http://127.0.0.1:50051")]
     server: String,
     /// File with the API key of this caller, where the server asks for one; or the variable `LATCHKEY_API_KEY`.
-    #[arg(long, value_name = "FILE", env = "LATCHKEY_API_KEY_FILE")]
+    #[arg(long, value_name = "FILE", env = "LATCHKEY_API_KEY_FILE", 
+          value_parser = StringValueParser::new().map(|file| PathBuf::from(file.trim())))]
     api_key_file: Option<PathBuf>,
     /// Seconds that each call may take.
     #[arg(long, alias = "timeout", value_name = "SECONDS", env = "LATCHKEY_TIMEOUT_S", default_value_t = 10,
-          value_parser = clap::value_parser!(u64).range(1..=3_600))]
+          value_parser = seconds)]
     timeout_s: u64,
 }
 
@@ -72,12 +74,20 @@ impl Connection {
     }
 }
 
+/// Reads a number of seconds. A variable may end in a line end.
+fn seconds(text: &str) -> Result<u64, String> {
+    let seconds = text.trim().parse().ok().filter(|seconds| (1..=3_600).contains(seconds));
+    seconds.ok_or_else(|| "must be a whole number from 1 to 3600".to_owned())
+}
+
 /// Reads an address: a URL, or host and port alone.
 fn endpoint(server: &str) -> Result<Endpoint, Failure> {
     let refuse = || {
         Failure::new(Exit::Refused, "the server must be given as http://HOST:PORT")
             .hint("TLS ends in front of the server; this command talks plaintext")
     };
+    // A variable may end in a line end.
+    let server = server.trim();
     let url = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
     if !url.starts_with("http://") {
         return Err(refuse());
@@ -149,6 +159,8 @@ mod tests {
         let uri = |server| endpoint(server).map(|endpoint| endpoint.uri().to_string()).ok();
         assert_eq!(uri("http://127.0.0.1:50051").as_deref(), Some("http://127.0.0.1:50051/"));
         assert_eq!(uri("localhost:1").as_deref(), Some("http://localhost:1/"));
+        assert_eq!(uri("http://localhost:1\r\n").as_deref(), Some("http://localhost:1/"));
+        assert_eq!((seconds("10\n"), seconds("0").is_err(), seconds("3601").is_err()), (Ok(10), true, true));
         for bad in ["https://localhost:1", "unix:///x", "http://", "http://a b"] {
             assert_eq!(uri(bad), None, "{bad}");
         }

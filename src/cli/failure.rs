@@ -11,6 +11,7 @@ use tonic_types::StatusExt as _;
 use super::output::printable;
 use crate::config::ConfigErrors;
 use crate::key_file::KeyFileError;
+use crate::telemetry;
 
 /// What every command answers.
 pub(super) type Outcome = Result<(), Failure>;
@@ -57,8 +58,7 @@ impl Failure {
     /// Tells the person and answers the exit code.
     pub(super) fn report(&self, plain: bool) -> ExitCode {
         let mut stderr = io::stderr();
-        let plain =
-            plain || !stderr.is_terminal() || std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty());
+        let plain = plain || !stderr.is_terminal() || !telemetry::shows_colours();
         // Where stderr is closed there is nobody to tell.
         _ = stderr.write_all(self.text(!plain).as_bytes());
         ExitCode::from(self.exit as u8)

@@ -93,6 +93,23 @@ mod tests {
         let ring = KeyRing::new(vec![TokenKey::new(KeyId(9), [1; 32])]).expect("a ring");
         let keys = found(&with_variable("LATCHKEY_TOKEN_KEYS", ring.to_text().trim())).expect("taken");
         assert_eq!((keys.ring.keys()[0].id(), keys.made), (KeyId(9), None));
+        let two = ring.with_new_key(Some(KeyId(8)), [2; 32]).expect("a ring");
+        let entries: Vec<_> = two.to_text().lines().map(str::to_owned).collect();
+        let lines = two.to_text().replace('\n', "\r\n");
+        for text in [
+            two.to_text().as_str(),
+            &lines,
+            &format!("# keys\n\n  {lines}  \n"),
+            &entries.join(","),
+            &entries.join(" "),
+        ] {
+            let keys = found(&with_variable("LATCHKEY_TOKEN_KEYS", text)).expect("taken");
+            assert_eq!(
+                keys.ring.keys().iter().map(TokenKey::id).collect::<Vec<_>>(),
+                [KeyId(9), KeyId(8)],
+                "{text:?}"
+            );
+        }
         let refused = found(&with_variable("LATCHKEY_TOKEN_KEYS", "9:marker")).err().expect("refused");
         assert!(refused.contains("LATCHKEY_TOKEN_KEYS") && !refused.contains("marker"), "{refused}");
     }

@@ -109,7 +109,8 @@ fn named_file(sources: &Sources) -> Option<(PathBuf, Origin)> {
     }
     let mut variables = sources.environment.iter();
     let (_, path) = variables.find(|(name, value)| name == FILE_VARIABLE && !value.is_empty())?;
-    Some((PathBuf::from(path), Origin::Environment(FILE_VARIABLE.to_owned())))
+    let path = path.to_str().map_or_else(|| PathBuf::from(path), |path| PathBuf::from(path.trim()));
+    Some((path, Origin::Environment(FILE_VARIABLE.to_owned())))
 }
 
 fn from_environment(sources: &Sources, fields: &[Field], problems: &mut Vec<Problem>) -> Vec<Given> {
@@ -124,7 +125,11 @@ fn from_environment(sources: &Sources, fields: &[Field], problems: &mut Vec<Prob
             continue;
         };
         match value.to_str() {
-            Some(text) => given.push(Given { key: field.key.clone(), value: read(field.kind, text), origin }),
+            // Files and pipes that variables are made from end in a line end. No setting begins or ends with a space that
+            // matters: in a URL one is written %20.
+            Some(text) => {
+                given.push(Given { key: field.key.clone(), value: read(field.kind, text.trim()), origin });
+            }
             None => problems.push(Problem::of(origin, &field.key, "must be UTF-8")),
         }
     }
@@ -323,6 +328,11 @@ mod tests {
             "LATCHKEY_SERVICE_HOST",
             "LATCHKEY_SERVICE_PORT_GRPC",
             "LATCHKEY_GRPC_SERVICE_PORT",
+            "LATCHKEY_DB_SERVICE_HOST",
+            "LATCHKEY_DB_SERVICE_PORT_POSTGRES",
+            "LATCHKEY_DB_PORT_5432_TCP",
+            "LATCHKEY_DB_PORT_5432_TCP_ADDR",
+            "LATCHKEY_METRICS_PORT_9464_TCP_PROTO",
             "PATH",
         ];
         let case = Case::new().env("LATCHKEY_PORT", "tcp://10.0.0.1:50051");
@@ -334,6 +344,31 @@ mod tests {
                 field.key
             );
         }
+    }
+
+    #[test]
+    fn variables_may_end_in_a_newline() {
+        for end in ["", "\n", "\r\n", "  ", "\t\n"] {
+            let padded = |value: &str| format!(" {value}{end}");
+            let case = Case::new()
+                .env("LATCHKEY_LISTEN", &padded("127.0.0.1:1"))
+                .env("LATCHKEY_DATABASE_URL", &padded("sqlite://l.db?mode=rwc"))
+                .env("LATCHKEY_INSECURE", &padded("true"))
+                .env("LATCHKEY_SESSION_LIFETIME_S", &padded("100"))
+                .env("LATCHKEY_SESSION_BINDING", &padded("basic"))
+                .env("LATCHKEY_TOKEN_KEY_FILE", &padded("/run/token.key"));
+            let config = case.load().config;
+            assert_eq!(config.listen, "127.0.0.1:1".parse().expect("an address"));
+            assert_eq!(config.database_url.expose(), "sqlite://l.db?mode=rwc");
+            assert!(config.insecure);
+            assert_eq!(
+                (config.session.lifetime_s, config.session.binding),
+                (100, super::super::Binding::Basic)
+            );
+            assert_eq!(config.token_key_file, Some(PathBuf::from("/run/token.key")));
+        }
+        // What is wrong is refused all the same.
+        assert!(Case::new().env("LATCHKEY_SESSION_LIFETIME_S", "1 0\n").refused().contains("whole number"));
     }
 
     #[test]

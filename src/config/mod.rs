@@ -45,11 +45,12 @@ pub struct Config {
     /// environment, since arguments can be seen by other users of the machine.
     #[config(default = "sqlite://latchkey.db?mode=rwc")]
     pub database_url: DatabaseUrl,
-    /// File with the keys that sign session tokens; readable by its owner only. A SQLite node without one uses
+    /// File with the keys that sign session tokens; readable by root, the node's user and its groups only. A SQLite node
+    /// without one uses
     /// `latchkey.key` beside the database, and makes it on its first start.
     pub token_key_file: Option<PathBuf>,
-    /// The keys that sign session tokens, as text, in place of a file: `ID:KEY` entries separated by commas. Taken from
-    /// the environment only.
+    /// The keys that sign session tokens, as text, in place of a file: `ID:KEY` entries separated by line ends, spaces or
+    /// commas. Taken from the environment only.
     pub token_keys: Option<Secret>,
     /// The database.
     #[config(nested)]

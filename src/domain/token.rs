@@ -197,10 +197,12 @@ impl KeyRing {
         Ok(Self { keys })
     }
 
-    /// Reads the text form: `ID:KEY` entries separated by line ends or commas; empty lines and `#` lines are passed over.
+    /// Reads the text form: `ID:KEY` entries separated by line ends, commas or spaces (to which YAML folds lines); empty
+    /// lines and `#` lines are passed over.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
-        let entries =
-            text.split(['\n', ',']).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        let apart = |c: char| c == ',' || c.is_whitespace();
+        let entries = lines.flat_map(|line| line.split(apart)).filter(|entry| !entry.is_empty());
         let keys = entries
             .enumerate()
             .map(|(at, entry)| parse_key(entry).ok_or(KeyRingError::Malformed { entry: at + 1 }))

@@ -3,6 +3,7 @@
 mod command_line;
 mod demo;
 mod grpcurl;
+mod mounted_keys;
 mod refusals_to_start;
 
 use std::process::Command;

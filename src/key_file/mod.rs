@@ -3,14 +3,17 @@
 //! Whoever holds this file and the database can still not sign in, but whoever loses it signs everybody out. So it is
 //! never overwritten in place, and everything is on the disk before anybody is told that it is done.
 
+mod access;
+
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use self::access::{FileAccess, NotPrivate, Reader};
 use crate::domain::token::{KeyId, KeyRing, KeyRingError, TokenKey};
 use crate::host::{Entropy, random};
 
@@ -28,13 +31,57 @@ pub enum KeyFileError {
     /// There is none.
     #[error("there is no key file {}: make one with `latchkey key new {}`", .0.display(), .0.display())]
     Missing(PathBuf),
-    /// Others than its owner may read or write it.
-    #[error("the key file {} is open to other users (mode {mode:03o}): run `chmod 600 {}`", path.display(), path.display())]
+    /// Everybody may read or write it, or its group may write it.
+    #[error(
+        "the key file {} is open to other users (mode {mode:03o}): run `chmod 600 {}`, or chmod 640 where its group is one \
+         of this process; for a Kubernetes Secret set `defaultMode: 0400` and the pod's `fsGroup`",
+        path.display(), path.display()
+    )]
     Exposed {
         /// Which.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+    },
+    /// A group that this process is not in may read it.
+    #[error(
+        "the key file {} can be read by group {group}, which this process is not in (mode {mode:03o}): run \
+         `chmod 600 {}`, or run this process in that group (in Kubernetes: the pod's `fsGroup` or `supplementalGroups`)",
+        path.display(), path.display()
+    )]
+    ForeignGroup {
+        /// Which.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+        /// Its group.
+        group: u32,
+    },
+    /// Somebody who is neither root nor this process's user may change it.
+    #[error(
+        "the key file {} belongs to user {owner}, who can change it, and this process runs as user {user}: run \
+         `chown {user} {}`, or give it to root",
+        path.display(), path.display()
+    )]
+    ForeignOwner {
+        /// Which.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who reads it.
+        user: u32,
+    },
+    /// The machine does not let this process read it.
+    #[error(
+        "this process (user {user}) may not read the key file {}: run `chown {user} {}`, or give it to a group of this \
+         process with mode 440 (in Kubernetes: the pod's `fsGroup`)",
+        path.display(), path.display()
+    )]
+    Denied {
+        /// Which.
+        path: PathBuf,
+        /// Who reads it.
+        user: u32,
     },
     /// Somebody else is changing the ring, or was interrupted in it.
     #[error("{} is in the way: another `latchkey key` is running, or was interrupted; if none is running, remove it", .0.display())]
@@ -73,16 +120,17 @@ pub fn create(path: &Path, number: Option<KeyId>, entropy: &dyn Entropy) -> Resu
     Ok(ring)
 }
 
-/// Reads a ring, if nobody but its owner can.
+/// Reads a ring, if nobody can but root, the user of this process and one of its groups.
 pub fn read(path: &Path) -> Result<KeyRing, KeyFileError> {
-    let file = File::open(path).map_err(|error| match error.kind() {
+    let (file, reader) = (File::open(path), Reader::this_process());
+    let file = file.map_err(|error| match error.kind() {
         ErrorKind::NotFound => KeyFileError::Missing(path.to_owned()),
+        ErrorKind::PermissionDenied => KeyFileError::Denied { path: path.to_owned(), user: reader.user },
         _ => io_error(path)(error),
     })?;
-    let mode = file.metadata().map_err(io_error(path))?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
-    }
+    // Of the file that was opened, whatever links lead to it.
+    let access = FileAccess::of(&file.metadata().map_err(io_error(path))?);
+    access.check(&reader).map_err(|why| not_private(why, path.to_owned(), access, &reader))?;
     let mut text = Zeroizing::new(String::new());
     file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(io_error(path))?;
     KeyRing::parse(&text).map_err(|source| KeyFileError::Content { path: path.to_owned(), source })
@@ -140,7 +188,8 @@ fn change(
     let changed = read(path)
         .and_then(|ring| how(ring).map_err(|source| KeyFileError::Content { path: path.to_owned(), source }));
     let replaced = changed.and_then(|ring| {
-        let written = write(&mut file, &ring).and_then(|()| fs::rename(&beside, path));
+        let written = same_access(&file, path).and_then(|()| write(&mut file, &ring));
+        let written = written.and_then(|()| fs::rename(&beside, path));
         written.and_then(|()| sync_folder(path)).map_err(io_error(path))?;
         Ok(ring)
     });
@@ -157,6 +206,24 @@ fn open_new(path: &Path) -> io::Result<File> {
 fn write(file: &mut File, ring: &KeyRing) -> io::Result<()> {
     file.write_all(ring.to_text().as_bytes())?;
     file.sync_all()
+}
+
+/// Lets those read the new file who may read the one at `path`: nodes may reach it by its group.
+fn same_access(file: &File, path: &Path) -> io::Result<()> {
+    let (new, old) = (FileAccess::of(&file.metadata()?), FileAccess::of(&fs::metadata(path)?));
+    if (new.owner, new.group) != (old.owner, old.group) {
+        fchown(file, Some(old.owner), Some(old.group))?;
+    }
+    file.set_permissions(fs::Permissions::from_mode(old.mode))
+}
+
+fn not_private(why: NotPrivate, path: PathBuf, access: FileAccess, reader: &Reader) -> KeyFileError {
+    let FileAccess { owner, group, mode } = access;
+    match why {
+        NotPrivate::Exposed => KeyFileError::Exposed { path, mode },
+        NotPrivate::ForeignGroup => KeyFileError::ForeignGroup { path, mode, group },
+        NotPrivate::ForeignOwner => KeyFileError::ForeignOwner { path, owner, user: reader.user },
+    }
 }
 
 /// The name of a new file is durable only once its folder is.
@@ -212,14 +279,18 @@ mod tests {
     fn a_file_that_others_can_touch_is_refused_with_the_command_that_mends_it() {
         let (_folder, path) = folder();
         create(&path, None, &SeededEntropy::new(1)).expect("made");
-        for open in [0o640, 0o604, 0o620, 0o610] {
+        for open in [0o660, 0o604, 0o620, 0o610] {
             fs::set_permissions(&path, fs::Permissions::from_mode(open)).expect("changed");
             let refused = read(&path).expect_err("refused").to_string();
             assert!(refused.contains(&format!("chmod 600 {}", path.display())), "{refused}");
             assert!(add(&path, None, &SeededEntropy::new(2)).is_err());
         }
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).expect("changed");
-        assert!(read(&path).is_ok());
+        for private in [0o400, 0o440, 0o640] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(private)).expect("changed");
+            assert!(read(&path).is_ok(), "the group is one of this process");
+        }
+        add(&path, None, &SeededEntropy::new(2)).expect("added");
+        assert_eq!(mode(&path), 0o640, "who could read it still can");
     }
 
     #[test]

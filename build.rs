@@ -9,6 +9,7 @@ use std::{env, fs};
 
 use protox::prost_reflect::{self, DescriptorPool};
 
+#[expect(clippy::disallowed_macros, reason = "this is how a build script talks to cargo")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new(["proto"])?;

@@ -2,6 +2,9 @@
 //!
 //! Metrics and logs are wired at three seams only: the gRPC front, the use cases, and the store decorator.
 
+pub mod log_writer;
+mod panic_hook;
+
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -16,6 +19,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+
+pub use self::panic_hook::install_panic_hook;
 
 /// How log lines are written to stderr.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +62,9 @@ pub fn start_logging(format: LogFormat, filter: &str, plain: bool) -> Result<(),
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_span_events(FmtSpan::NONE)
-        .with_writer(std::io::stderr)
+        .with_writer(log_writer::stderr)
+        // They would go to stderr by a write that may block or panic.
+        .log_internal_errors(false)
         .with_ansi(colours);
     // An error only says that a subscriber is in place already.
     let _ = match format {
@@ -105,6 +112,8 @@ pub struct Metrics {
     pub sessions_purged: Counter,
     /// 1 while this node answers, 0 while it does not.
     pub ready: Gauge,
+    /// Log lines that stderr did not take in time.
+    pub log_lines_dropped: Counter,
     /// How this node stands in the fleet, and what its memory holds.
     pub fleet: FleetMetrics,
 }
@@ -293,6 +302,7 @@ impl Default for Metrics {
             hash_work_kib: Counter::default(),
             sessions_purged: Counter::default(),
             ready: Gauge::default(),
+            log_lines_dropped: Counter::default(),
             fleet: FleetMetrics::default(),
             registry: Registry::default(),
         };
@@ -335,6 +345,11 @@ impl Default for Metrics {
         own.register("hash_panics", "Hashing jobs that ended in a panic", metrics.hash_panics.clone());
         own.register("sessions_purged", "Sessions deleted after their end", metrics.sessions_purged.clone());
         own.register("ready", "1 while this node answers", metrics.ready.clone());
+        own.register(
+            "log_lines_dropped",
+            "Log lines that stderr did not take in time",
+            metrics.log_lines_dropped.clone(),
+        );
         Self { registry, ..metrics }
     }
 }

@@ -27,6 +27,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("host.rs", &["domain"]),
     ("domain", &["domain"]),
     ("telemetry.rs", &[]),
+    ("telemetry", &[]),
     ("config", &["config"]),
 ];
 
@@ -51,7 +52,7 @@ const HOMES: &[(&[&str], &[&str], &str)] = &[
     (&["getrandom"], &["host.rs"], "draw from `host::Entropy`"),
     (
         &["tokio", "tokio_util", "tokio_stream", "futures_util", "tracing", "async_trait"],
-        &["cli", "server", "grpc", "usecases", "fleet", "store", "passwords", "telemetry.rs", "host.rs"],
+        &["cli", "server", "grpc", "usecases", "fleet", "store", "passwords", "telemetry.rs", "telemetry", "host.rs"],
         "keep `domain`, `live` and `config` synchronous and silent; take `now` as an argument",
     ),
 ];

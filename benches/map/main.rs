@@ -3,6 +3,8 @@
 //! `cargo bench --bench map -- [SESSIONS]...` prints a table in Markdown; without arguments with 1 k, 1 M and 10 M entries.
 //! docs/PERFORMANCE.md holds the figures. The allocator is that of the system, and counts.
 
+#![expect(clippy::disallowed_macros, reason = "a benchmark prints its table")]
+
 mod candidates;
 #[path = "../memory/numbers.rs"]
 mod numbers;

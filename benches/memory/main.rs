@@ -4,6 +4,8 @@
 //! 10 M sessions. `spin` only checks tokens, for a profiler; `held` only takes sessions in, and prints by how many bytes the
 //! process grew. docs/PERFORMANCE.md holds the figures.
 
+#![expect(clippy::disallowed_macros, reason = "a benchmark prints its table")]
+
 mod chain;
 mod check;
 mod numbers;

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use tonic::{Code, Status};
@@ -11,7 +11,7 @@ use tonic_types::StatusExt as _;
 use super::output::printable;
 use crate::config::ConfigErrors;
 use crate::key_file::KeyFileError;
-use crate::telemetry;
+use crate::telemetry::{self, log_writer};
 
 /// What every command answers.
 pub(super) type Outcome = Result<(), Failure>;
@@ -57,10 +57,8 @@ impl Failure {
 
     /// Tells the person and answers the exit code.
     pub(super) fn report(&self, plain: bool) -> ExitCode {
-        let mut stderr = io::stderr();
-        let plain = plain || !stderr.is_terminal() || !telemetry::shows_colours();
-        // Where stderr is closed there is nobody to tell.
-        _ = stderr.write_all(self.text(!plain).as_bytes());
+        let plain = plain || !io::stderr().is_terminal() || !telemetry::shows_colours();
+        log_writer::stderr().write_lines(self.text(!plain).as_bytes());
         ExitCode::from(self.exit as u8)
     }
 

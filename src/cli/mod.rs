@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::failure::Outcome;
+use crate::telemetry::{self, log_writer};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -95,6 +96,8 @@ fn says_no_color() -> bool {
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
+    telemetry::install_panic_hook();
+    let _flush = log_writer::FlushOnDrop;
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let plain = says_no_color();
     let color = if plain { ColorChoice::Never } else { ColorChoice::Auto };

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::failure::Outcome;
 use crate::grpc::proto::v1;
+use crate::telemetry::log_writer;
 
 /// Writes to stdout. A reader that has seen enough, such as `head`, is no failure.
 pub(super) fn print(text: &str) -> Outcome {
@@ -17,6 +18,11 @@ pub(super) fn print(text: &str) -> Outcome {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Writes to stdout without waiting for its reader, and whether or not there is one: a node serves all the same.
+pub(super) fn announce(line: &str) {
+    log_writer::stdout().write_lines(line.as_bytes());
 }
 
 /// Writes one JSON document.

@@ -50,7 +50,7 @@ async fn serve(config: &Config, shutdown: &CancellationToken, abort: &Cancellati
     };
     let http = node.server.http_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
     tracing::info!("{}", node.describe());
-    output::print(&format!("listening grpc={} http={http}\n", node.server.grpc_address()))?;
+    output::announce(&format!("listening grpc={} http={http}\n", node.server.grpc_address()));
     match node.run(shutdown.clone(), abort.clone()).await {
         Drained::Clean => {
             tracing::info!("stopped; every call was answered");
@@ -65,20 +65,30 @@ async fn serve(config: &Config, shutdown: &CancellationToken, abort: &Cancellati
     }
 }
 
-/// Turns the first signal into a drain and the second into the end. The answer is work that never ends by itself.
+/// Turns the first signal to stop into a drain and the second into the end. A closed terminal and the signals by which
+/// programs are told to reload or to open their log anew have no meaning here, and must not kill a node without a drain.
+/// The result is work that never ends by itself.
 fn signals(
     shutdown: &CancellationToken,
     abort: &CancellationToken,
 ) -> Result<impl Future<Output = Outcome> + use<>, Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let (mut first_user, mut second_user) =
+        (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
     let (shutdown, abort) = (shutdown.clone(), abort.clone());
     Ok(async move {
         loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if shutdown.is_cancelled() {
+            let ignored = tokio::select! {
+                _ = terminate.recv() => None,
+                _ = interrupt.recv() => None,
+                _ = hang_up.recv() => Some("SIGHUP"),
+                _ = first_user.recv() => Some("SIGUSR1"),
+                _ = second_user.recv() => Some("SIGUSR2"),
+            };
+            if let Some(signal) = ignored {
+                tracing::info!(signal, "signal ignored: this server reloads nothing; restart it to apply changes");
+            } else if shutdown.is_cancelled() {
                 tracing::warn!("told to stop once more: ending at once");
                 abort.cancel();
             } else {

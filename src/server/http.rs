@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::health::{Health, pause};
 use crate::fleet::FleetStats;
-use crate::telemetry::{FleetMetrics, Metrics};
+use crate::telemetry::{FleetMetrics, Metrics, log_writer};
 use crate::usecases::App;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -108,6 +108,7 @@ async fn scrape(State(sources): State<Sources>) -> impl IntoResponse {
         (&metrics.hash_abandoned, stats.abandoned),
         (&metrics.hash_unreadable, stats.unreadable),
         (&metrics.hash_panics, stats.panics),
+        (&metrics.log_lines_dropped, log_writer::stderr().dropped()),
     ] {
         counter.inner().store(count, Relaxed);
     }

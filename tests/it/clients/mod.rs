@@ -3,8 +3,10 @@
 mod command_line;
 mod demo;
 mod grpcurl;
+mod log_readers;
 mod mounted_keys;
 mod refusals_to_start;
+mod signals;
 
 use std::process::Command;
 

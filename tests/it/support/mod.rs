@@ -8,6 +8,7 @@ pub mod interposed_coordination;
 pub mod interposed_store;
 pub mod node_process;
 pub mod own_server;
+pub mod plain_http;
 pub mod raw_call;
 pub mod refusals;
 pub mod server;

@@ -57,12 +57,18 @@ impl NodeProcess {
     /// Serves on free ports from the folder's SQLite file, with more arguments, and waits until it listens. Where it ends
     /// instead, that is the error.
     pub fn start(folder: &Path, arguments: &[&str]) -> Result<Self, Ended> {
-        let mut command = program(folder);
+        Self::start_as(program(folder), arguments, Stdio::piped())
+    }
+
+    /// The same as a command of the test's own, which runs the program in the end, with its log lines going to `stderr`.
+    pub fn start_as(mut command: Command, arguments: &[&str], stderr: Stdio) -> Result<Self, Ended> {
         // Flags win over the environment, so a test may still say otherwise.
         command.env("LATCHKEY_LISTEN", "127.0.0.1:0").env("LATCHKEY_HTTP_LISTEN", "127.0.0.1:0");
         command.env("LATCHKEY_SHUTDOWN_LAME_DUCK_MS", "0").arg("serve").args(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().expect("the program starts");
+        // The command keeps what it was given, such as the only other writer of a pipe.
+        drop(command);
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("it writes text");
@@ -71,8 +77,7 @@ impl NodeProcess {
             found.map(str::to_owned)
         };
         if let (Some(grpc), Some(http)) = (place("grpc"), place("http")) {
-            let stderr = child.stderr.take().expect("it is piped");
-            let (stdout, stderr) = (Some(read_along(stdout)), Some(read_along(stderr)));
+            let (stdout, stderr) = (Some(read_along(stdout)), child.stderr.take().map(read_along));
             return Ok(Self { child, stdout, stderr, grpc, http });
         }
         let output = child.wait_with_output().expect("the program ends");

@@ -11,6 +11,7 @@
 //! | [`host`] | what is taken from the machine: the clock and randomness, each behind a trait |
 //! | [`live`] | HOT PATH: sessions and users in memory, and the lease to answer from them. Reads take no lock and allocate nothing |
 //! | [`fleet`] | how nodes agree: change-log follower, lease, list of nodes, barrier. The rules are without I/O |
+//! | [`supervise`] | restarts tasks that panic, and ends the node when that does not help |
 //! | [`mutation`] | broken variants of the rules, for tests only |
 //! | [`passwords`] | the bounded hashing pool, hash formats, import, the budget of guesses |
 //! | [`store`] | trait `Store`, the port to durable state; `store::sql` is the only code that knows SQL |
@@ -46,5 +47,6 @@ pub mod mutation;
 pub mod passwords;
 pub mod server;
 pub mod store;
+pub mod supervise;
 pub mod telemetry;
 pub mod usecases;

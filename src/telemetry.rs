@@ -4,6 +4,7 @@
 
 pub mod log_writer;
 mod panic_hook;
+mod wait_report;
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -21,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 pub use self::panic_hook::install_panic_hook;
+pub use self::wait_report::{REPORT_INTERVAL, report_wait};
 
 /// How log lines are written to stderr.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +116,8 @@ pub struct Metrics {
     pub ready: Gauge,
     /// Log lines that stderr did not take in time.
     pub log_lines_dropped: Counter,
+    /// Restarts of tasks that panicked.
+    pub task_restarts: Family<TaskLabels, Counter>,
     /// How this node stands in the fleet, and what its memory holds.
     pub fleet: FleetMetrics,
 }
@@ -276,6 +280,13 @@ pub struct StepLabels {
     pub step: &'static str,
 }
 
+/// A task that the node cannot do without.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TaskLabels {
+    /// Its name.
+    pub task: &'static str,
+}
+
 /// From 100 microseconds to 10 seconds.
 const BUCKETS: [f64; 16] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -303,6 +314,7 @@ impl Default for Metrics {
             sessions_purged: Counter::default(),
             ready: Gauge::default(),
             log_lines_dropped: Counter::default(),
+            task_restarts: Family::default(),
             fleet: FleetMetrics::default(),
             registry: Registry::default(),
         };
@@ -345,6 +357,7 @@ impl Default for Metrics {
         own.register("hash_panics", "Hashing jobs that ended in a panic", metrics.hash_panics.clone());
         own.register("sessions_purged", "Sessions deleted after their end", metrics.sessions_purged.clone());
         own.register("ready", "1 while this node answers", metrics.ready.clone());
+        own.register("task_restarts", "Restarts of tasks that panicked", metrics.task_restarts.clone());
         own.register(
             "log_lines_dropped",
             "Log lines that stderr did not take in time",

@@ -131,7 +131,9 @@ async fn with_node<T>(
     };
     let (drained, told) = tokio::join!(node.run(shutdown.clone(), abort), told);
     match (told, drained) {
-        (Ok(_), Drained::CutOff) => Err(surprise("the node", "calls were cut off when it stopped")),
+        (Ok(_), Drained::CutOff | Drained::Failed(_)) => {
+            Err(surprise("the node", "calls were cut off when it stopped"))
+        }
         (told, _) => told,
     }
 }

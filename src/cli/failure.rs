@@ -23,6 +23,8 @@ pub(super) enum Exit {
     Refused = 1,
     /// The server or the database does not answer.
     Unavailable = 69,
+    /// A defect of this program.
+    Defect = 70,
     /// The server does not let this caller do that.
     NotAllowed = 77,
     /// The configuration is wrong.

@@ -9,7 +9,7 @@ use super::says_no_color;
 use super::settings::Settings;
 use crate::config::Config;
 use crate::store::sql::{migrate_up, migration_status};
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogFormat, report_wait};
 
 /// Bring the schema of the database up to date, or look at it. (`serve` does so itself for SQLite.)
 #[derive(Debug, Subcommand)]
@@ -44,7 +44,9 @@ impl Command {
 }
 
 async fn up(config: &Config) -> Outcome {
-    let applied = migrate_up(config.database_url.expose(), limits(config)).await;
+    let applied = migrate_up(config.database_url.expose(), limits(config));
+    let what = "the database to be migrated: it may not answer, or another migration or a backup may lock it";
+    let applied = report_wait(what, applied).await;
     let applied = applied.map_err(|error| not_opened(&error))?;
     for name in &applied {
         output::print(&format!("applied {name}\n"))?;
@@ -53,7 +55,8 @@ async fn up(config: &Config) -> Outcome {
 }
 
 async fn status(config: &Config) -> Outcome {
-    let all = migration_status(config.database_url.expose(), limits(config)).await;
+    let all = migration_status(config.database_url.expose(), limits(config));
+    let all = report_wait("the database", all).await;
     let all = all.map_err(|error| not_opened(&error))?;
     let row = |name: &str, applied: bool| [name.to_owned(), if applied { "yes" } else { "no" }.to_owned()];
     output::print(&output::table(

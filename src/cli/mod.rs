@@ -36,6 +36,7 @@ Exit codes:
   1   refused, or failed
   2   the command line is wrong
   69  the server or the database cannot be reached, or does not answer
+  70  a defect of this program
   77  the server does not let this caller do that
   78  the configuration is wrong
 

@@ -14,6 +14,7 @@ use crate::domain::time::BootTime;
 use crate::host::{Clock, SystemClock, SystemEntropy};
 use crate::server::{self, Drained, HotPath, Parts, Server, StartError};
 use crate::store::sql::{OpenError, SqlLimits, SqlStore};
+use crate::telemetry::report_wait;
 
 /// How long a node waits before it asks again for a database that did not answer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -107,18 +108,20 @@ async fn open(
     clock: &dyn Clock,
     stop: &CancellationToken,
 ) -> Result<Option<SqlStore>, Failure> {
-    let give_up = clock.boottime().plus(Duration::from_millis(config.database.connect_timeout_ms));
+    let begun = clock.boottime();
+    let give_up = begun.plus(Duration::from_millis(config.database.connect_timeout_ms));
     loop {
         let left = give_up.since(clock.boottime()).clamp(RETRY_AFTER, CONNECT_TIMEOUT_MAX);
         let limits = SqlLimits { connect_timeout: left, ..limits(config) };
         let opened = tokio::select! {
-            opened = SqlStore::open(config.database_url.expose(), limits) => opened,
+            opened = report_wait("the database", SqlStore::open(config.database_url.expose(), limits)) => opened,
             () = stop.cancelled() => return Ok(None),
         };
         match opened {
             Ok(store) => return Ok(Some(store)),
             Err(error) if is_worth_waiting(&error, &config.database_url, clock.boottime(), give_up) => {
-                tracing::warn!(%error, "the database does not answer; trying again");
+                let waited_s = clock.boottime().since(begun).as_secs();
+                tracing::warn!(%error, waited_s, "the database does not answer; trying again");
             }
             Err(error) => return Err(not_opened(&error)),
         }
@@ -153,6 +156,7 @@ fn not_started(error: &StartError) -> Failure {
             Exit::Configuration
         }
         StartError::Bind { .. } | StartError::Threads(_) | StartError::Follower(_) => Exit::Refused,
+        StartError::TooFewDescriptors { .. } => Exit::Configuration,
         StartError::Store(_) => Exit::Unavailable,
     };
     Failure::new(exit, error.to_string())

@@ -12,6 +12,7 @@ use super::says_no_color;
 use super::settings::Settings;
 use crate::config::{Config, LogFormat};
 use crate::server::Drained;
+use crate::server::descriptors::raise_limit;
 use crate::telemetry;
 
 /// Serve until SIGTERM or Ctrl-C; a second one ends at once.
@@ -19,7 +20,7 @@ use crate::telemetry;
 #[command(after_help = "Examples:\n  latchkey serve\n  latchkey serve --config latchkey.toml\n  \
     LATCHKEY_DATABASE_URL=postgres://latchkey:...@127.0.0.1/latchkey latchkey serve --token-key-file token.key\n\n\
     When it listens, one line on stdout says where: listening grpc=ADDRESS http=ADDRESS. Log lines go to stderr.\n\
-    Exit codes: 0 after a clean drain, 1 if calls were cut off, 69 database not reachable, 78 bad configuration.\n\
+    Exit codes: 0 after a clean drain, 1 if calls were cut off, 69 database not reachable, 70 a defect, 78 bad configuration.\n\
     Few settings are shown by -h, all by --help.")]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -30,6 +31,7 @@ impl Serve {
     pub(super) fn run(self) -> Outcome {
         let config = self.settings.load()?.config;
         start_logging(&config)?;
+        raise_limit();
         keep_files_private();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -56,6 +58,11 @@ async fn serve(config: &Config, shutdown: &CancellationToken, abort: &Cancellati
             tracing::info!("stopped; every call was answered");
             Ok(())
         }
+        Drained::Failed(task) => Err(Failure::new(
+            Exit::Defect,
+            format!("ended by itself: the task {task} panicked again and again"),
+        )
+        .hint("the log has the panics; please report them")),
         Drained::CutOff if abort.is_cancelled() => {
             Err(Failure::new(Exit::Refused, "stopped at once, as told"))
         }
@@ -87,7 +94,10 @@ fn signals(
                 _ = second_user.recv() => Some("SIGUSR2"),
             };
             if let Some(signal) = ignored {
-                tracing::info!(signal, "signal ignored: this server reloads nothing; restart it to apply changes");
+                tracing::info!(
+                    signal,
+                    "signal ignored: this server reloads nothing; restart it to apply changes"
+                );
             } else if shutdown.is_cancelled() {
                 tracing::warn!("told to stop once more: ending at once");
                 abort.cancel();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::follower::{Asked, Refused};
@@ -28,6 +29,8 @@ const ROWS_MAX: u32 = 1_000;
 const COMMANDS_MAX: usize = 256;
 /// How long to wait before asking again for hints that could not be had.
 const HINT_RETRY: Duration = Duration::from_secs(1);
+/// How often the loop turns at least, which shows that the thread works.
+const TURN_INTERVAL: Duration = Duration::from_secs(1);
 /// How long leaving the fleet may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one question may take where leases are short, or not known yet: a part of a lease otherwise, so that a
@@ -61,6 +64,8 @@ pub(super) struct Driver {
     pub(super) joining: Option<NodeId>,
     /// What of the log could not be read at the last poll, so that the log says it once.
     pub(super) unreadable: Option<String>,
+    /// Whether it ran before: then it ended in a panic.
+    pub(super) has_run: bool,
 }
 
 /// Gives the lease up however the thread ends: where nobody applies rows any more, nobody may answer.
@@ -81,6 +86,18 @@ struct Ack {
     sent: BootTime,
 }
 
+/// Gives the lease up at once where a step on memory panics. Declared after whatever wakes a waiter when it is dropped: a
+/// revoker that stops waiting must not find a lease.
+struct GiveUpOnPanic<'a>(&'a Shared);
+
+impl Drop for GiveUpOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lease.give_up();
+        }
+    }
+}
+
 /// What was asked of the database, and came back.
 enum Done {
     Joined(NodeId, BootTime, store::Result<Joined>),
@@ -91,17 +108,24 @@ enum Done {
 }
 
 impl Driver {
-    /// Follows the log until told to stop, then leaves the fleet.
-    pub(super) async fn run(mut self) {
+    /// Follows the log until told to stop.
+    /// Called again after a panic, it begins anew.
+    pub(super) async fn run(&mut self) {
         let (stop, shared) = (self.stop.clone(), Arc::clone(&self.shared));
         let _give_up = GiveUp(Arc::clone(&shared));
+        if std::mem::replace(&mut self.has_run, true) {
+            self.begin_anew();
+        }
         let mut work = self.join();
         let (mut hint, mut hearing) = (hinted(Arc::clone(&shared), Duration::ZERO), Hearing::default());
         let mut commands = Vec::new();
+        let mut turns = tokio::time::interval(TURN_INTERVAL);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                _ = turns.tick() => count(&shared.counts.follower_turns),
                 done = &mut work => work = self.go_on(done),
                 count = self.commands.recv_many(&mut commands, COMMANDS_MAX) => {
                     if count == 0 {
@@ -117,7 +141,11 @@ impl Driver {
                 }
             }
         }
-        drop(work);
+    }
+
+    /// Leaves the fleet, so that nobody waits for this node.
+    pub(super) async fn leave(&mut self) {
+        let shared = Arc::clone(&self.shared);
         shared.set_node(None);
         self.left_behind.extend(self.member.leave().into_iter().chain(self.joining));
         for node in std::mem::take(&mut self.left_behind) {
@@ -127,6 +155,14 @@ impl Driver {
                 Err(_) => tracing::warn!("this node could not leave the fleet in time"),
             }
         }
+    }
+
+    /// A panic may have left memory torn: what was alive is forgotten and read again, what was over stays over, and the
+    /// node joins under a new id.
+    fn begin_anew(&mut self) {
+        self.left_behind.extend(self.member.recover().into_iter().chain(self.joining.take()));
+        self.unreadable = None;
+        self.shared.set_holding(self.member.holding());
     }
 
     /// Takes in what came back, and begins what is next.
@@ -326,10 +362,12 @@ impl Driver {
         for command in commands.drain(..) {
             match command {
                 Command::Apply(rows, done) => {
+                    let _give_up = GiveUpOnPanic(&self.shared);
                     self.member.apply_own(&rows);
                     let _ = done.send(());
                 }
                 Command::Fill(reader, fill, done) => {
+                    let _give_up = GiveUpOnPanic(&self.shared);
                     self.member.fill(reader, fill, self.shared.time.now());
                     let _ = done.send(());
                 }
@@ -340,6 +378,7 @@ impl Driver {
             }
         }
         if !unknown.is_empty() {
+            let _give_up = GiveUpOnPanic(&self.shared);
             self.shared.unsettled.add(self.member.end_known(&unknown));
             for done in waiting {
                 let _ = done.send(());

@@ -8,8 +8,8 @@ use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-use super::shared::to_its_end;
 use crate::store::{self, Change, EndTarget, Ending, Stamp, Store, StoreError};
+use crate::supervise::Supervisor;
 
 /// Endings of one transaction.
 const GROUP_MAX: usize = 256;
@@ -22,6 +22,7 @@ const SINGLY_MAX: usize = 8;
 #[derive(Clone)]
 pub(super) struct Endings {
     store: Arc<dyn Store>,
+    supervisor: Supervisor,
     tasks: TaskTracker,
     queue: Arc<Mutex<Queue>>,
 }
@@ -39,8 +40,8 @@ struct Waiting {
 }
 
 impl Endings {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, tasks: TaskTracker::new(), queue: Arc::default() }
+    pub(super) fn new(store: Arc<dyn Store>, supervisor: Supervisor) -> Self {
+        Self { store, supervisor, tasks: TaskTracker::new(), queue: Arc::default() }
     }
 
     /// Ends what `ending` names, with whatever else is ended at the time. Runs to its end without its caller.
@@ -56,7 +57,10 @@ impl Endings {
         };
         if begin {
             let this = self.clone();
-            self.tasks.spawn(to_its_end(move || this.clone().commit_all()));
+            self.tasks.spawn(async move {
+                let supervisor = this.supervisor.clone();
+                supervisor.run_for_requests("endings", || this.clone().commit_all()).await;
+            });
         }
         told.await.unwrap_or_else(|_| {
             Err(StoreError::OutcomeUnknown("the task ended without an answer".to_owned()))

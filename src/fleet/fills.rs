@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::driver::Command;
-use super::shared::{Shared, count, to_its_end};
+use super::shared::{Shared, count};
 use crate::domain::id::NodeId;
 use crate::domain::token::TokenDigest;
 use crate::live::keeper::{Fill, Filled};
@@ -133,7 +133,10 @@ impl Fills {
         if waiting.reads < READS_MAX {
             waiting.reads += 1;
             let this = self.clone();
-            self.tasks.spawn(to_its_end(move || this.clone().read_all()));
+            let supervisor = self.shared.supervisor.clone();
+            self.tasks.spawn(async move {
+                supervisor.run_for_requests("fills", || this.clone().read_all()).await;
+            });
         }
         Ok(told)
     }

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::driver::pause;
-use super::shared::to_its_end;
 use crate::store::coordination::{Coordination, Roster};
+use crate::supervise::Supervisor;
 
 /// Where all is well the nodes have applied a change within a few milliseconds, so the first reads follow each other at once;
 /// then there is a pause that grows by half each time, until somebody new begins to watch.
@@ -21,6 +21,7 @@ const FIRST_READS: u32 = 8;
 #[derive(Clone)]
 pub(super) struct Lookout {
     coordination: Arc<dyn Coordination>,
+    supervisor: Supervisor,
     tasks: TaskTracker,
     state: Arc<Mutex<State>>,
     seen: watch::Sender<Seen>,
@@ -52,9 +53,9 @@ struct Seen {
 }
 
 impl Lookout {
-    pub(super) fn new(coordination: Arc<dyn Coordination>) -> Self {
+    pub(super) fn new(coordination: Arc<dyn Coordination>, supervisor: Supervisor) -> Self {
         let (seen, _) = watch::channel(Seen::default());
-        Self { coordination, tasks: TaskTracker::new(), state: Arc::default(), seen }
+        Self { coordination, supervisor, tasks: TaskTracker::new(), state: Arc::default(), seen }
     }
 
     /// Begins to watch: reads that begin from now on count. Where there are news in the log, the other nodes are woken.
@@ -69,7 +70,10 @@ impl Lookout {
         let watch = Watch { lookout: self.clone(), seen: self.seen.subscribe(), after };
         if begin {
             let this = self.clone();
-            self.tasks.spawn(to_its_end(move || this.clone().read_on()));
+            self.tasks.spawn(async move {
+                let supervisor = this.supervisor.clone();
+                supervisor.run_for_requests("lookout", || this.clone().read_on()).await;
+            });
         }
         watch
     }

@@ -172,6 +172,15 @@ impl Member {
         self.follower.take().map(|follower| follower.node())
     }
 
+    /// Begins anew after a panic that may have left memory torn, and says under which id the node was. What was seen of the
+    /// log is remembered on: the database may still lose it.
+    pub fn recover(&mut self) -> Option<NodeId> {
+        let left = self.leave();
+        self.keeper.recover();
+        (self.acknowledged, self.unapplied) = (None, None);
+        left
+    }
+
     /// The changes to write again: those that were seen, where some may be lost. Of those that only say that a user
     /// changed, one for each user.
     pub fn to_write_again(&self) -> Vec<LoggedChange> {

@@ -25,10 +25,13 @@ mod shared;
 mod unsettled;
 
 use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +56,7 @@ use crate::live::table::Table;
 use crate::mutation::Mutation;
 use crate::store::coordination::{Coordination, Roster};
 use crate::store::{self, Change, EndTarget, Ending, Filling, Stamp, Store, StoreError};
+use crate::supervise::Supervisor;
 
 /// How long to wait between two looks whether there is a lease.
 const LOOK: Duration = Duration::from_millis(20);
@@ -90,6 +94,8 @@ pub struct FleetParts {
     pub time: DatabaseTime,
     /// How users in memory are told.
     pub encode_user: crate::live::encoded::Encoder,
+    /// What restarts the follower and the other tasks.
+    pub supervisor: Supervisor,
 }
 
 /// This node's part in the fleet. Clones share it.
@@ -107,12 +113,13 @@ pub struct Fleet {
 impl Fleet {
     /// Starts the follower's thread, which joins the fleet as soon as the database lets it.
     pub fn start(policy: &FleetPolicy, parts: FleetParts) -> io::Result<Self> {
-        let FleetParts { store, coordination, clock, entropy, time, encode_user } = parts;
-        let shared = Arc::new(Shared::new(Table::new(policy.uses_waiting_max), time, clock, coordination));
+        let FleetParts { store, coordination, clock, entropy, time, encode_user, supervisor } = parts;
+        let table = Table::new(policy.uses_waiting_max);
+        let shared = Arc::new(Shared::new(table, time, clock, coordination, supervisor.clone()));
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let stop = CancellationToken::new();
         let keeper = Keeper::new(Arc::clone(&shared.table), policy.memory).encoding(encode_user);
-        let driver = Driver {
+        let mut driver = Driver {
             shared: Arc::clone(&shared),
             member: Member::new(keeper, Arc::clone(&shared.lease)),
             entropy: Arc::clone(&entropy),
@@ -123,13 +130,21 @@ impl Fleet {
             left_behind: Vec::new(),
             joining: None,
             unreadable: None,
+            has_run: false,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let follow = move || runtime.block_on(driver.run());
+        let follow = move || {
+            runtime.block_on(async {
+                let mut restarts = supervisor.restarts("follower");
+                while AssertUnwindSafe(driver.run()).catch_unwind().await.is_err() && restarts.again().await {
+                }
+                let _ = AssertUnwindSafe(driver.leave()).catch_unwind().await;
+            });
+        };
         let thread = std::thread::Builder::new().name("follower".to_owned()).spawn(follow)?;
         let fills =
             Fills::new(Arc::clone(&shared), Arc::clone(&store), commands.clone(), policy.fills_waiting_max);
-        let endings = Endings::new(Arc::clone(&store));
+        let endings = Endings::new(Arc::clone(&store), shared.supervisor.clone());
         let settling = Settling::new(Arc::clone(&shared), commands);
         let thread = Arc::new(Mutex::new(Some(thread)));
         let fleet = Self { shared, store, fills, endings, settling, stop, thread };
@@ -155,6 +170,11 @@ impl Fleet {
     /// How this node stands.
     pub fn stats(&self) -> FleetStats {
         self.shared.stats()
+    }
+
+    /// Goes up at least once a second while the follower's thread works, whether or not the database answers.
+    pub fn follower_turns(&self) -> u64 {
+        self.shared.counts.follower_turns.load(Ordering::Relaxed)
     }
 
     /// Waits until memory may answer, while `until` has not passed by this node's clock.
@@ -184,9 +204,10 @@ impl Fleet {
         let (shared, endings, stop) = (Arc::clone(&self.shared), self.endings.clone(), self.stop.clone());
         self.settling.tasks.spawn(async move {
             let stamp = || Stamp { time: shared.time.now(), nonce: Nonce(host::random(&*entropy)) };
+            let settle = shared.supervisor.run("unsettled", || shared.unsettled.settle(&endings, &stamp));
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = shared.unsettled.settle(&endings, stamp) => {}
+                () = settle => {}
             }
         });
     }

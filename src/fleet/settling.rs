@@ -32,7 +32,7 @@ pub(super) struct Settling {
 
 impl Settling {
     pub(super) fn new(shared: Arc<Shared>, commands: mpsc::Sender<Command>) -> Self {
-        let lookout = Lookout::new(Arc::clone(&shared.coordination));
+        let lookout = Lookout::new(Arc::clone(&shared.coordination), shared.supervisor.clone());
         Self { shared, commands, lookout, tasks: TaskTracker::new() }
     }
 

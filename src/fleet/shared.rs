@@ -1,11 +1,9 @@
 //! What the follower's thread shares with everybody else on this node.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 
 use super::database_time::DatabaseTime;
@@ -16,6 +14,7 @@ use crate::live::keeper::Holding;
 use crate::live::lease::Lease;
 use crate::live::table::Table;
 use crate::store::coordination::Coordination;
+use crate::supervise::Supervisor;
 
 /// Shared by the follower, who writes most of it, and those who ask.
 pub(super) struct Shared {
@@ -24,6 +23,8 @@ pub(super) struct Shared {
     pub(super) time: DatabaseTime,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) coordination: Arc<dyn Coordination>,
+    /// Restarts the tasks of the fleet.
+    pub(super) supervisor: Supervisor,
     /// Wakes the follower: there is something to read.
     pub(super) nudged: Notify,
     /// Told after each poll.
@@ -42,6 +43,8 @@ pub(super) struct Shared {
 pub(super) struct Counts {
     pub(super) polls: AtomicU64,
     pub(super) polls_failed: AtomicU64,
+    /// Turns of the follower's loop, whether or not the database answers.
+    pub(super) follower_turns: AtomicU64,
     pub(super) starts: AtomicU64,
     pub(super) chain_breaks: AtomicU64,
     pub(super) nodes_evicted: AtomicU64,
@@ -111,6 +114,7 @@ impl Shared {
         time: DatabaseTime,
         clock: Arc<dyn Clock>,
         coordination: Arc<dyn Coordination>,
+        supervisor: Supervisor,
     ) -> Self {
         Self {
             table,
@@ -118,6 +122,7 @@ impl Shared {
             time,
             clock,
             coordination,
+            supervisor,
             nudged: Notify::new(),
             polled: Notify::new(),
             counts: Counts::default(),
@@ -175,10 +180,4 @@ impl Shared {
 /// One more.
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Runs `work` once more where it breaks off in a panic, of which the log tells: whoever comes next would wait for ever for
-/// somebody who is not there any more.
-pub(super) async fn to_its_end<F: Future<Output = ()>>(work: impl Fn() -> F) {
-    while AssertUnwindSafe(work()).catch_unwind().await.is_err() {}
 }

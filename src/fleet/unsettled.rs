@@ -43,7 +43,7 @@ impl Unsettled {
     }
 
     /// Ends them; goes on for ever.
-    pub(super) async fn settle(&self, endings: &Endings, stamp: impl Fn() -> Stamp) {
+    pub(super) async fn settle(&self, endings: &Endings, stamp: &impl Fn() -> Stamp) {
         loop {
             let some = self.some();
             if some.is_empty() {

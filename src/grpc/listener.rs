@@ -21,6 +21,7 @@ use super::front::Front;
 use super::keepalive::KeepaliveTimer;
 use super::outbox::Outbox;
 use crate::host::Ticks;
+use crate::supervise::Supervisor;
 use crate::telemetry::Metrics;
 
 /// Bounds on what clients may take.
@@ -56,54 +57,79 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Connections refused for each line of the log about it.
 const REFUSED_PER_LOG_LINE: u64 = 1_000;
+/// Failures to accept a connection for each line of the log about them: one every ten seconds.
+const FAILURES_PER_LOG_LINE: u64 = 200;
 /// How long to wait after the machine has no room for one more connection.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Accepts connections until `stop`, then asks each open one to finish its streams; `abort` ends what is left.
+/// Accepts connections until `stop`, restarted by `supervisor`, then asks each open one to finish its streams; `abort` ends what is left.
+#[expect(clippy::too_many_arguments, reason = "called once, by the composition root")]
 pub async fn serve(
     listener: TcpListener,
     front: Front,
     limits: WireLimits,
     metrics: Arc<Metrics>,
     ticks: Arc<dyn Ticks>,
+    supervisor: Supervisor,
     stop: CancellationToken,
     abort: CancellationToken,
 ) {
     let timer = KeepaliveTimer::new(ticks);
     let room = Room::new(limits, metrics);
     let connections = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let Some(seat) = room.enter(peer) else { continue };
-                let work =
-                    connection(stream, front.clone(), limits, timer.clone(), stop.clone(), abort.clone());
-                connections.spawn(async move {
-                    if let Err(error) = work.await {
-                        tracing::debug!(%peer, error, "a connection broke");
-                    }
-                    drop(seat);
-                });
-            }
-            Err(error) => back_off(&error).await,
+    let accept_all = async || {
+        let mut failures = AcceptFailures::default();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    failures.back_off(&error).await;
+                    continue;
+                }
+            };
+            failures.end();
+            let Some(seat) = room.enter(peer) else { continue };
+            let work = connection(stream, front.clone(), limits, timer.clone(), stop.clone(), abort.clone());
+            connections.spawn(async move {
+                if let Err(error) = work.await {
+                    tracing::debug!(%peer, error, "a connection broke");
+                }
+                drop(seat);
+            });
         }
-    }
+    };
+    supervisor.run("grpc-listener", accept_all).await;
     drop(listener);
     connections.close();
     connections.wait().await;
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "with no file descriptor left, accepting again at once would spin"
-)]
-async fn back_off(error: &io::Error) {
-    tracing::warn!(%error, "cannot accept a connection");
-    tokio::time::sleep(ACCEPT_BACK_OFF).await;
+/// Failures to accept a connection, such as for want of a file descriptor. Accepting again at once would spin.
+#[derive(Debug, Default)]
+pub struct AcceptFailures {
+    /// Those in a row.
+    count: u64,
+}
+
+impl AcceptFailures {
+    /// Waits a moment. The log says it once, and then of few.
+    #[expect(clippy::disallowed_methods, reason = "a pause between attempts is a timer")]
+    pub async fn back_off(&mut self, error: &io::Error) {
+        if self.count.is_multiple_of(FAILURES_PER_LOG_LINE) {
+            tracing::warn!(%error, failures = self.count + 1, "cannot accept connections; trying again");
+        }
+        self.count += 1;
+        tokio::time::sleep(ACCEPT_BACK_OFF).await;
+    }
+
+    /// A connection was accepted.
+    pub fn end(&mut self) {
+        self.count = 0;
+    }
 }
 
 async fn connection(

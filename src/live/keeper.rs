@@ -104,6 +104,32 @@ impl Keeper {
         self.applied = position;
     }
 
+    /// Begins anew on what the table holds, after a panic that may have broken the books of this keeper off in the middle.
+    /// Whatever was alive is forgotten, as by [`begin_at`](Self::begin_at); whatever was over stays over.
+    pub fn recover(&mut self) {
+        let table = Arc::clone(&self.table);
+        let mut new = Self::new(Arc::clone(&table), self.limits).encoding(self.encode);
+        (new.evicted, new.overtaken) = (self.evicted, self.overtaken);
+        let guard = table.sessions.guard();
+        for (digest, held) in table.sessions.iter(&guard) {
+            match held {
+                Held::Session(session) => {
+                    // What its user ended stays ended.
+                    new.users.insert(Known(session.user.clone()));
+                    table.uses.leave(session);
+                    table.sessions.remove(digest, &guard);
+                }
+                Held::Dead(dead) => {
+                    new.users.extend(dead.user.clone().map(Known));
+                    new.dead.push_back(*digest);
+                }
+            }
+        }
+        drop(guard);
+        new.begin_at(Position::ZERO);
+        *self = new;
+    }
+
     /// The log has another name: what was alive is to be forgotten, epochs included. What is over stays over.
     pub fn forget_epochs(&self) {
         for Known(user) in &self.users {

@@ -229,6 +229,26 @@ fn a_new_start_forgets_life_and_keeps_death() {
 }
 
 #[test]
+fn books_that_a_panic_left_torn_are_made_anew_from_what_the_table_holds() {
+    let mut memory = Memory::with(1);
+    memory.know(1, 2);
+    memory.know(1, 3);
+    memory.keeper.apply(&row(2, SessionEnded, 2, Some(2), 1));
+    memory.keeper.apply(&row(3, UserSessionsEnded, 3, None, 2));
+    memory.keeper.recover();
+    assert_eq!([1, 2, 3].map(|one| memory.look_up(one)), [LookUp::Miss, REVOKED, LookUp::Miss]);
+    let holding = memory.keeper.holding();
+    assert_eq!((holding.sessions, holding.dead), (0, 1));
+    memory.keeper.begin_at(at(1));
+    for number in 1..=3 {
+        memory.know(1, number);
+    }
+    assert_eq!([1, 2, 3].map(|one| memory.look_up(one)), [GOOD, REVOKED, REVOKED]);
+    memory.keeper.apply(&row(4, SessionEnded, 1, Some(1), 1));
+    assert_eq!(memory.look_up(1), REVOKED, "it is written on");
+}
+
+#[test]
 fn an_unknown_outcome_ends_what_memory_holds_and_no_more() {
     let all = [1, 11, 2];
     for (what, over) in [

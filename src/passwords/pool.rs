@@ -17,6 +17,7 @@ use super::cost::Argon2Params;
 use super::worker::{Job, Shared, Task};
 use crate::domain::password::{Password, PasswordHash};
 use crate::host::Entropy;
+use crate::supervise::Supervisor;
 
 /// How big a pool is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,8 +80,14 @@ pub struct HashingPool {
 }
 
 impl HashingPool {
-    /// Starts the threads. New hashes cost `params`. Limits of zero and costs out of bounds are invalid input.
-    pub fn start(params: Argon2Params, limits: PoolLimits, entropy: Arc<dyn Entropy>) -> io::Result<Self> {
+    /// Starts the threads, which `supervisor` restarts. New hashes cost `params`. Limits of zero and costs out of bounds
+    /// are invalid input.
+    pub fn start(
+        params: Argon2Params,
+        limits: PoolLimits,
+        entropy: Arc<dyn Entropy>,
+        supervisor: &Supervisor,
+    ) -> io::Result<Self> {
         params.check_bounds().map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         if limits.threads == 0 || limits.queue_len_max == 0 {
             let why = "a hashing pool needs at least one thread and one place in its queue";
@@ -90,10 +97,10 @@ impl HashingPool {
         // Made first: where a thread cannot be started, dropping it ends those that were.
         let pool = Self { shared };
         for number in 0..limits.threads {
-            let shared = Arc::clone(&pool.shared);
+            let (shared, supervisor) = (Arc::clone(&pool.shared), supervisor.clone());
             std::thread::Builder::new()
                 .name(format!("latchkey-hash-{number}"))
-                .spawn(move || shared.work())?;
+                .spawn(move || supervisor.run_thread("hashing", || shared.work()))?;
         }
         Ok(pool)
     }
@@ -206,10 +213,14 @@ mod tests {
         }
     }
 
+    fn supervisor() -> Supervisor {
+        Supervisor::new(Arc::new(crate::host::SystemClock))
+    }
+
     fn pool(threads: usize, queue_len_max: usize) -> (HashingPool, Arc<Gate>) {
         let gate = Arc::new(Gate::default());
         let limits = PoolLimits { threads, queue_len_max };
-        let pool = HashingPool::start(CHEAP, limits, Arc::clone(&gate) as Arc<dyn Entropy>);
+        let pool = HashingPool::start(CHEAP, limits, Arc::clone(&gate) as Arc<dyn Entropy>, &supervisor());
         (pool.expect("threads can be started"), gate)
     }
 
@@ -351,7 +362,7 @@ mod tests {
     fn senseless_limits_are_refused() {
         let start = |params, threads, queue_len_max| {
             let limits = PoolLimits { threads, queue_len_max };
-            HashingPool::start(params, limits, Arc::new(SeededEntropy::new(1))).is_ok()
+            HashingPool::start(params, limits, Arc::new(SeededEntropy::new(1)), &supervisor()).is_ok()
         };
         assert!(!start(CHEAP, 0, 1) && !start(CHEAP, 1, 0));
         assert!(!start(Argon2Params::unchecked(u32::MAX, 1, 1), 1, 1));

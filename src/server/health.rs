@@ -1,13 +1,12 @@
 //! Whether this node answers, told to everybody who asks: gRPC health checks, `/readyz`, and a metric.
 //!
-//! A node is not ready before it has begun, while it holds no lease, and from the moment it is told to stop. It is alive all
-//! along.
+//! A node is not ready before it has begun, while it holds no lease, and from the moment it is told to stop. It is alive
+//! as long as the threads and tasks work that it cannot do without, whether or not the database answers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthApi, HealthServer};
 use tonic_health::server::HealthReporter;
@@ -34,8 +33,10 @@ pub(super) struct Health {
     reporter: HealthReporter,
     metrics: Arc<Metrics>,
     state: Arc<AtomicU8>,
+    /// Why the node is not alive.
+    defect: Arc<Mutex<Option<String>>>,
     /// One after the other: of two changes at once, both would be told in any order.
-    changing: Arc<Mutex<()>>,
+    changing: Arc<tokio::sync::Mutex<()>>,
     admin: bool,
 }
 
@@ -43,7 +44,14 @@ impl Health {
     /// Alive, but not ready. (A new reporter says that the whole server is ready; that is taken back first.)
     pub(super) async fn new(metrics: Arc<Metrics>, admin: bool) -> (Self, HealthServer<impl HealthApi>) {
         let (reporter, service) = tonic_health::server::health_reporter();
-        let health = Self { reporter, metrics, state: Arc::default(), changing: Arc::default(), admin };
+        let health = Self {
+            reporter,
+            metrics,
+            state: Arc::default(),
+            defect: Arc::default(),
+            changing: Arc::default(),
+            admin,
+        };
         health.tell(ServingStatus::NotServing).await;
         health.reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
         (health, service)
@@ -78,6 +86,28 @@ impl Health {
         for name in self.names().chain([LIVENESS]) {
             reporter.clear_service_status(name).await;
         }
+    }
+
+    /// The node works, or it has a defect that only a restart mends. (A database that does not answer is none.)
+    pub(super) async fn set_defect(&self, defect: Option<String>) {
+        let _turn = self.changing.lock().await;
+        let is_alive = defect.is_none();
+        let before = std::mem::replace(&mut *self.lock_defect(), defect);
+        // A stopping node has let its watchers go; telling them anew would bring them back.
+        if before.is_none() == is_alive || self.state.load(Ordering::Acquire) == STOPPING {
+            return;
+        }
+        let status = if is_alive { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.reporter.set_service_status(LIVENESS, status).await;
+    }
+
+    /// Why the node is not alive; none when it is.
+    pub(super) fn defect(&self) -> Option<String> {
+        self.lock_defect().clone()
+    }
+
+    fn lock_defect(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.defect.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the node is not ready; none when it is.

@@ -18,46 +18,60 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::health::{Health, pause};
+use super::health::Health;
 use crate::fleet::FleetStats;
-use crate::telemetry::{FleetMetrics, Metrics, log_writer};
+use crate::grpc::listener::AcceptFailures;
+use crate::supervise::Supervisor;
+use crate::telemetry::{FleetMetrics, Metrics, TaskLabels, log_writer};
 use crate::usecases::App;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Connections at a time; probes and scrapers are few.
-const CONNECTIONS_MAX: usize = 64;
+pub(super) const CONNECTIONS_MAX: usize = 64;
 /// How long a client may take to say what it wants.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait after the machine has no room for one more connection.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 struct Sources {
     health: Health,
     app: Arc<App>,
     metrics: Arc<Metrics>,
+    supervisor: Supervisor,
 }
 
-/// Serves `/livez`, `/readyz` and `/metrics` until `stop`.
+/// Serves `/livez`, `/readyz` and `/metrics` until `stop`, restarted by `supervisor`.
 pub(super) async fn serve(
     listener: TcpListener,
     health: Health,
     app: Arc<App>,
     metrics: Arc<Metrics>,
+    supervisor: Supervisor,
     stop: CancellationToken,
 ) {
     let router = Router::new()
-        .route("/livez", get(async || "alive\n"))
+        .route("/livez", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
-        .with_state(Sources { health, app, metrics });
+        .with_state(Sources { health, app, metrics, supervisor: supervisor.clone() });
     let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
+    let accept_all = || accept_all(&listener, &router, &seats, &connections, &stop);
+    supervisor.run("http-listener", accept_all).await;
+}
+
+async fn accept_all(
+    listener: &TcpListener,
+    router: &Router,
+    seats: &Arc<Semaphore>,
+    connections: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let mut failures = AcceptFailures::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = accept(&listener, &seats) => accepted,
+            accepted = accept(listener, seats, &mut failures) => accepted,
         };
         let Some((stream, seat)) = accepted else { continue };
         let (service, stop) = (TowerToHyperService::new(router.clone()), stop.clone());
@@ -79,15 +93,28 @@ pub(super) async fn serve(
 }
 
 /// The next connection, once there is room for it; none where the machine has none.
-async fn accept(listener: &TcpListener, seats: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    seats: &Arc<Semaphore>,
+    failures: &mut AcceptFailures,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let seat = Arc::clone(seats).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, seat)),
+        Ok((stream, _)) => {
+            failures.end();
+            Some((stream, seat))
+        }
         Err(error) => {
-            tracing::warn!(%error, "cannot accept an HTTP connection");
-            pause(ACCEPT_BACK_OFF).await;
+            failures.back_off(&error).await;
             None
         }
+    }
+}
+
+async fn alive(State(sources): State<Sources>) -> (StatusCode, String) {
+    match sources.health.defect() {
+        None => (StatusCode::OK, "alive\n".to_owned()),
+        Some(defect) => (StatusCode::SERVICE_UNAVAILABLE, format!("not alive: {defect}\n")),
     }
 }
 
@@ -111,6 +138,9 @@ async fn scrape(State(sources): State<Sources>) -> impl IntoResponse {
         (&metrics.log_lines_dropped, log_writer::stderr().dropped()),
     ] {
         counter.inner().store(count, Relaxed);
+    }
+    for (task, restarts) in sources.supervisor.counts() {
+        metrics.task_restarts.get_or_create(&TaskLabels { task }).inner().store(restarts, Relaxed);
     }
     tell_fleet(&sources.app.fleet.stats(), &metrics.fleet);
     ([(CONTENT_TYPE, OPEN_METRICS)], metrics.to_text())

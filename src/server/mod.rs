@@ -2,6 +2,7 @@
 //!
 //! Production, `demo` and the tests all start here; they differ only in the [`Parts`] they bring.
 
+pub mod descriptors;
 mod health;
 mod http;
 mod settings;
@@ -37,7 +38,8 @@ use crate::passwords::throttle::Throttle;
 use crate::store::coordination::Coordination;
 use crate::store::observed::{ObservedCoordination, ObservedStore};
 use crate::store::{Store, StoreError};
-use crate::telemetry::Metrics;
+use crate::supervise::Supervisor;
+use crate::telemetry::{Metrics, report_wait};
 use crate::usecases::record_last_seen::record_all;
 use crate::usecases::{App, Tasks};
 use health::Health;
@@ -92,6 +94,16 @@ pub enum StartError {
     /// The follower's thread could not be started.
     #[error("cannot start the thread that follows the change log: {0}")]
     Follower(io::Error),
+    /// The operating system allows too few open files.
+    #[error(
+        "the limit of open files is {limit}, and this node needs {needed} at least: raise it (ulimit -n, LimitNOFILE), or lower database.connections_max"
+    )]
+    TooFewDescriptors {
+        /// How many it allows.
+        limit: u64,
+        /// How many are needed to serve at all.
+        needed: u64,
+    },
     /// Another node signs with another key of the same number.
     #[error(
         "token key {} is not the one that this database knows under that number: give this node the key file of the other nodes; where that key is lost, make one under a number that this database never saw, with `latchkey key new FILE --number N`", .0.0
@@ -110,6 +122,7 @@ pub struct Server {
     front: Front,
     limits: WireLimits,
     upkeep: Upkeep,
+    supervisor: Supervisor,
     stop_grpc: CancellationToken,
     grpc: TcpListener,
     http: Option<TcpListener>,
@@ -126,6 +139,8 @@ pub enum Drained {
     Clean,
     /// Calls were cut off, at the limit of the drain or because it was told to end at once.
     CutOff,
+    /// It ended by itself: a task that it cannot do without panicked again and again.
+    Failed(&'static str),
 }
 
 /// Wires and binds a node.
@@ -133,9 +148,13 @@ pub async fn assemble(config: &Config, parts: Parts) -> Result<Server, StartErro
     if !config.listen.ip().is_loopback() && !config.insecure {
         return Err(StartError::Plaintext(config.listen));
     }
+    let mut limits = settings::wire_limits(config);
+    limits.connections_max =
+        descriptors::connections(limits.connections_max, config.database.connections_max)?;
     let metrics = Arc::new(Metrics::default());
+    let supervisor = Supervisor::new(Arc::clone(&parts.clock));
     let (clock, hot_path) = (Arc::clone(&parts.clock), parts.hot_path);
-    let app = Arc::new(wire(config, parts, &metrics).await?);
+    let app = Arc::new(wire(config, parts, &metrics, &supervisor).await?);
 
     let (health, health_service) = Health::new(Arc::clone(&metrics), config.grpc.admin).await;
     let stop_grpc = CancellationToken::new();
@@ -166,14 +185,21 @@ pub async fn assemble(config: &Config, parts: Parts) -> Result<Server, StartErro
         HttpListen::Off => (None, None),
         HttpListen::At(address) => bind(address).await.map(|(http, address)| (Some(http), Some(address)))?,
     };
-    let upkeep = Upkeep::new(Arc::clone(&app), health.clone(), Arc::clone(&metrics), &config.maintenance);
+    let upkeep = Upkeep::new(
+        Arc::clone(&app),
+        health.clone(),
+        Arc::clone(&metrics),
+        supervisor.clone(),
+        &config.maintenance,
+    );
     Ok(Server {
         app,
         metrics,
         health,
         front,
-        limits: settings::wire_limits(config),
+        limits,
         upkeep,
+        supervisor,
         stop_grpc,
         grpc,
         http,
@@ -185,18 +211,27 @@ pub async fn assemble(config: &Config, parts: Parts) -> Result<Server, StartErro
 }
 
 /// Makes the use cases, with the database's time known and the keys checked.
-async fn wire(config: &Config, parts: Parts, metrics: &Arc<Metrics>) -> Result<App, StartError> {
+async fn wire(
+    config: &Config,
+    parts: Parts,
+    metrics: &Arc<Metrics>,
+    supervisor: &Supervisor,
+) -> Result<App, StartError> {
     let Parts { store, coordination, clock, entropy, keys, hot_path: _ } = parts;
     let store: Arc<dyn Store> = Arc::new(ObservedStore::new(store, Arc::clone(metrics), Arc::clone(&clock)));
     let coordination: Arc<dyn Coordination> =
         Arc::new(ObservedCoordination::new(coordination, Arc::clone(metrics), Arc::clone(&clock)));
-    let time = DatabaseTime::ask(Arc::clone(&clock), &*store).await?;
+    let time = DatabaseTime::ask(Arc::clone(&clock), &*store);
+    let time = report_wait("the database to tell its time", time).await?;
     let fingerprints: Vec<_> = keys.keys().iter().map(|key| (key.id(), key.fingerprint())).collect();
-    if let Some(key) = store.register_token_keys(&fingerprints, time.now()).await? {
+    let registered = store.register_token_keys(&fingerprints, time.now());
+    let what = "the database to record the token keys, which a backup or another transaction may lock";
+    if let Some(key) = report_wait(what, registered).await? {
         return Err(StartError::KeyMismatch(key));
     }
     let (params, limits) = (settings::argon2_params(config)?, settings::pool_limits(config));
-    let hashing = HashingPool::start(params, limits, Arc::clone(&entropy)).map_err(StartError::Threads)?;
+    let hashing = HashingPool::start(params, limits, Arc::clone(&entropy), supervisor);
+    let hashing = hashing.map_err(StartError::Threads)?;
     let throttle = settings::throttle_policy(config)?;
     let password_policy = settings::password_policy(config)?;
     let fleet = join(
@@ -208,6 +243,7 @@ async fn wire(config: &Config, parts: Parts, metrics: &Arc<Metrics>) -> Result<A
             entropy: Arc::clone(&entropy),
             time,
             encode_user: crate::grpc::wire::encode_user,
+            supervisor: supervisor.clone(),
         },
     )
     .await?;
@@ -229,8 +265,9 @@ async fn join(config: &Config, parts: FleetParts) -> Result<Fleet, StartError> {
     let policy = settings::fleet_policy(config);
     let until = parts.clock.boottime().plus(Duration::from_millis(config.database.connect_timeout_ms));
     let fleet = Fleet::start(&policy, parts).map_err(StartError::Follower)?;
-    let warmed = if fleet.leased(until).await {
-        fleet.warm(policy.memory.sessions_max).await
+    let what = "this node's lease, for which it must join the fleet and read the change log";
+    let warmed = if report_wait(what, fleet.leased(until)).await {
+        report_wait("sessions to be read into memory", fleet.warm(policy.memory.sessions_max)).await
     } else {
         Err(StoreError::Unavailable("this node could not join the fleet in time".to_owned()))
     };
@@ -274,7 +311,19 @@ impl Server {
     /// are written, in what is left of it. `abort` ends all of that at once.
     pub async fn run(self, shutdown: CancellationToken, abort: CancellationToken) -> Drained {
         let Self {
-            app, metrics, health, front, limits, upkeep, stop_grpc, grpc, http, lame_duck, drain, ..
+            app,
+            metrics,
+            health,
+            front,
+            limits,
+            upkeep,
+            supervisor,
+            stop_grpc,
+            grpc,
+            http,
+            lame_duck,
+            drain,
+            ..
         } = self;
         let (stop_rest, cut) = (CancellationToken::new(), abort.child_token());
         let side = Tasks::default();
@@ -284,19 +333,33 @@ impl Server {
                 health.clone(),
                 Arc::clone(&app),
                 Arc::clone(&metrics),
+                supervisor.clone(),
                 stop_rest.clone(),
             ));
         }
         upkeep.start(&side, &stop_rest);
         let ticks = Arc::new(SystemTicks::new());
-        let serving = listener::serve(grpc, front, limits, metrics, ticks, stop_grpc.clone(), cut.clone());
+        let serving = listener::serve(
+            grpc,
+            front,
+            limits,
+            metrics,
+            ticks,
+            supervisor.clone(),
+            stop_grpc.clone(),
+            cut.clone(),
+        );
         let mut serving = std::pin::pin!(serving);
         health.begin().await;
 
         tokio::select! {
             () = serving.as_mut() => {}
             () = shutdown.cancelled() => {}
+            () = supervisor.failed() => {}
             () = abort.cancelled() => {}
+        }
+        if let Some(task) = supervisor.failed_task() {
+            health.set_defect(Some(format!("{task} panics again and again"))).await;
         }
         health.end().await;
         tokio::select! {
@@ -330,6 +393,6 @@ impl Server {
         stop_rest.cancel();
         app.fleet.stop().await;
         app.hashing.close();
-        drained
+        supervisor.failed_task().map_or(drained, Drained::Failed)
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::health::Health;
 use crate::config;
 use crate::fleet::membership::Evictions;
+use crate::supervise::Supervisor;
 use crate::telemetry::Metrics;
 use crate::usecases::purge::{purge, truncate_log};
 use crate::usecases::record_last_seen::record_due;
@@ -17,6 +18,10 @@ use crate::usecases::{App, Tasks};
 
 /// How often a node looks whether it still holds its lease.
 const LEASE_LOOK: Duration = Duration::from_millis(50);
+/// How often a node looks whether it is alive, and at how many looks in a row the follower may stand still. It turns once
+/// a second.
+const LIVENESS_LOOK: Duration = Duration::from_secs(1);
+const FOLLOWER_STILL_MAX: u32 = 30;
 /// How often the list of nodes is looked after.
 const NODES_LOOK: Duration = Duration::from_secs(1);
 /// Rows of the change log that are deleted at a time.
@@ -27,6 +32,7 @@ pub(super) struct Upkeep {
     app: Arc<App>,
     health: Health,
     metrics: Arc<Metrics>,
+    supervisor: Supervisor,
     flush: Duration,
     purge: Duration,
     retain: Duration,
@@ -39,12 +45,14 @@ impl Upkeep {
         app: Arc<App>,
         health: Health,
         metrics: Arc<Metrics>,
+        supervisor: Supervisor,
         config: &config::Maintenance,
     ) -> Self {
         Self {
             app,
             health,
             metrics,
+            supervisor,
             flush: Duration::from_millis(config.last_seen_flush_ms),
             purge: Duration::from_secs(config.purge_interval_s),
             retain: Duration::from_secs(config.retain_s),
@@ -56,10 +64,40 @@ impl Upkeep {
     /// Starts all of it in `side`, until `stop`.
     pub(super) fn start(self, side: &Tasks, stop: &CancellationToken) {
         let this = Arc::new(self);
-        side.detach(Arc::clone(&this).watch_lease(Turns::new(LEASE_LOOK, stop)));
-        side.detach(Arc::clone(&this).look_after_nodes(Turns::new(NODES_LOOK, stop)));
-        side.detach(Arc::clone(&this).write_last_uses(Turns::new(this.flush, stop)));
-        side.detach(Arc::clone(&this).delete_ended(Turns::new(this.purge, stop)));
+        macro_rules! start {
+            ($name:literal, $task:ident, $period:expr) => {
+                let (period, this, stop) = ($period, Arc::clone(&this), stop.clone());
+                side.detach(async move {
+                    let turns = || Turns::new(period, &stop);
+                    this.supervisor.run($name, || Arc::clone(&this).$task(turns())).await;
+                });
+            };
+        }
+        start!("lease-watch", watch_lease, LEASE_LOOK);
+        start!("liveness-watch", watch_liveness, LIVENESS_LOOK);
+        start!("nodes-upkeep", look_after_nodes, NODES_LOOK);
+        start!("last-uses", write_last_uses, this.flush);
+        start!("purge", delete_ended, this.purge);
+    }
+
+    /// Says that the node is not alive where a task is gone for good, or the follower's thread stands still. A database that
+    /// does not answer is neither.
+    async fn watch_liveness(self: Arc<Self>, mut turns: Turns) {
+        let mut stillness = Stillness { turns: self.app.fleet.follower_turns(), looks: 0 };
+        loop {
+            let goes_on = tokio::select! {
+                goes_on = turns.next() => goes_on,
+                () = self.supervisor.failed(), if self.health.defect().is_none() => true,
+            };
+            if !goes_on {
+                return;
+            }
+            let failed = self.supervisor.failed_task().map(|task| format!("{task} panics again and again"));
+            let stuck = stillness
+                .is_too_long(self.app.fleet.follower_turns())
+                .then(|| "the follower stands still".to_owned());
+            self.health.set_defect(failed.or(stuck)).await;
+        }
     }
 
     async fn watch_lease(self: Arc<Self>, mut turns: Turns) {
@@ -114,6 +152,23 @@ impl Upkeep {
     }
 }
 
+/// How long the follower's thread has stood still.
+#[derive(Debug)]
+struct Stillness {
+    turns: u64,
+    /// Looks in a row at which nothing had turned.
+    looks: u32,
+}
+
+impl Stillness {
+    /// Whether it stands still for too long, where it has made so many turns by now.
+    fn is_too_long(&mut self, turns: u64) -> bool {
+        self.looks = if turns == self.turns { self.looks.saturating_add(1) } else { 0 };
+        self.turns = turns;
+        self.looks >= FOLLOWER_STILL_MAX
+    }
+}
+
 /// One turn each period, until told to stop; late turns are not made up for.
 struct Turns {
     ticks: Interval,
@@ -134,5 +189,19 @@ impl Turns {
             () = self.stop.cancelled() => false,
             _ = self.ticks.tick() => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_follower_that_stands_still_is_seen_and_one_that_goes_on_again_too() {
+        let mut stillness = Stillness { turns: 7, looks: 0 };
+        let seen = (1..=FOLLOWER_STILL_MAX).filter(|_| stillness.is_too_long(7)).count();
+        assert_eq!(seen, 1, "at the last look only");
+        assert!(!stillness.is_too_long(8));
+        assert!((1..=100).all(|turns| !stillness.is_too_long(turns)));
     }
 }

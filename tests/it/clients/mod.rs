@@ -2,11 +2,13 @@
 
 mod command_line;
 mod demo;
+mod file_descriptors;
 mod grpcurl;
 mod log_readers;
 mod mounted_keys;
 mod refusals_to_start;
 mod signals;
+mod start_that_waits;
 
 use std::process::Command;
 

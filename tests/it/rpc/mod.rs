@@ -41,4 +41,5 @@ mod session_rules;
 mod store_faults;
 mod stream;
 mod stream_flow;
+mod supervision;
 mod validate;

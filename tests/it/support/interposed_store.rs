@@ -57,6 +57,8 @@ pub enum Fault {
     UndoneUnknown,
     /// It is not done, and answered as unreadable.
     Corrupt,
+    /// It is not done, and panics.
+    Panic,
     /// It waits for a permit of the gate before it is done.
     Gate(Arc<Semaphore>),
     /// It is done, but its answer waits for a permit of the gate.
@@ -128,6 +130,7 @@ impl Faults {
             None | Some(Fault::Pass) => call.await,
             Some(Fault::Unavailable) => Err(StoreError::Unavailable(FAULT.to_owned())),
             Some(Fault::Corrupt) => Err(StoreError::Corrupt(FAULT.to_owned())),
+            Some(Fault::Panic) => panic!("the test asked for a panic in {step}"),
             Some(Fault::UndoneUnknown) => Err(StoreError::OutcomeUnknown(FAULT.to_owned())),
             Some(Fault::OutcomeUnknown) => {
                 call.await?;

@@ -1,20 +1,26 @@
 //! The database schema of Latchkey for SQLite, PostgreSQL and MariaDB.
 //!
 //! To change the schema: 1. a new file `mNNNN_what.rs` with the next number, whose statements may run twice (MariaDB
-//! commits each of them on its own); 2. its line in [`Migrator`]. A file that was released is never edited.
+//! commits each of them on its own); 2. its line in [`Migrator`]; 3. what it makes, in `description`. A file that was
+//! released is never edited.
 //!
 //! An older binary accepts migrations that it does not know, so that nodes can be replaced one by one. A migration
 //! that older binaries cannot live with says so by the end of its name, [`BREAKING_SUFFIX`].
 
+mod catalogue;
+pub mod description;
 mod m0001_tables;
 mod m0002_nodes;
 mod m0003_applied_nonce;
 mod types;
+mod verify;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::Statement;
 
 pub use sea_orm_migration::MigratorTrait;
+
+pub use self::verify::{Flaw, Unseen, undescribed, verify};
 
 /// How the name of a migration ends with which older binaries must not run.
 pub const BREAKING_SUFFIX: &str = "_breaking";

@@ -134,7 +134,7 @@ fn session_indexes(Types { where_ended, .. }: &Types) -> [String; 4] {
 
 /// MariaDB has no statement that updates one table and inserts into another, so its change log numbers itself: no round
 /// trip happens while the head is locked. Kind 7 ends everyone and raises their epoch under the same lock.
-const CHANGE_LOG_TRIGGER: &str =
+pub(crate) const CHANGE_LOG_TRIGGER: &str =
     "CREATE TRIGGER IF NOT EXISTS change_log_number BEFORE INSERT ON change_log FOR EACH ROW
 BEGIN
     UPDATE log_head SET

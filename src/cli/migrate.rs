@@ -8,16 +8,16 @@ use super::output;
 use super::says_no_color;
 use super::settings::Settings;
 use crate::config::Config;
-use crate::store::sql::{migrate_up, migration_status};
+use crate::store::sql::{OpenError, SchemaStatus, migrate_up, schema_status};
 use crate::telemetry::{self, LogFormat, report_wait};
 
 /// Bring the schema of the database up to date, or look at it. (`serve` does so itself for SQLite.)
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Apply the migrations that are missing; only one process at a time does.
+    /// Apply the migrations that are missing, and put back what was lost of the schema; only one process at a time does.
     #[command(after_help = "Example:\n  LATCHKEY_DATABASE_URL=postgres://... latchkey migrate up")]
     Up(Migrate),
-    /// List the migrations; exit code 1 if some are missing.
+    /// List the migrations and verify the schema; exit code 1 if migrations are missing, 69 if the schema is damaged.
     #[command(after_help = "Example:\n  LATCHKEY_DATABASE_URL=postgres://... latchkey migrate status")]
     Status(Migrate),
 }
@@ -44,26 +44,35 @@ impl Command {
 }
 
 async fn up(config: &Config) -> Outcome {
-    let applied = migrate_up(config.database_url.expose(), limits(config));
+    let done = migrate_up(config.database_url.expose(), limits(config));
     let what = "the database to be migrated: it may not answer, or another migration or a backup may lock it";
-    let applied = report_wait(what, applied).await;
-    let applied = applied.map_err(|error| not_opened(&error))?;
-    for name in &applied {
+    let done = report_wait(what, done).await;
+    let done = done.map_err(|error| not_opened(&error))?;
+    for name in &done.applied {
         output::print(&format!("applied {name}\n"))?;
     }
-    if applied.is_empty() { output::print("the schema is up to date\n") } else { Ok(()) }
+    for what in &done.put_back {
+        output::print(&format!("put back: {what}\n"))?;
+    }
+    if done.applied.is_empty() && done.put_back.is_empty() {
+        output::print("the schema is up to date\n")?;
+    }
+    Ok(())
 }
 
 async fn status(config: &Config) -> Outcome {
-    let all = migration_status(config.database_url.expose(), limits(config));
-    let all = report_wait("the database", all).await;
-    let all = all.map_err(|error| not_opened(&error))?;
+    let status = schema_status(config.database_url.expose(), limits(config));
+    let status = report_wait("the database", status).await;
+    let SchemaStatus { migrations, flaws } = status.map_err(|error| not_opened(&error))?;
     let row = |name: &str, applied: bool| [name.to_owned(), if applied { "yes" } else { "no" }.to_owned()];
     output::print(&output::table(
         ["MIGRATION", "APPLIED"],
-        all.iter().map(|one| row(&one.name, one.applied)),
+        migrations.iter().map(|one| row(&one.name, one.applied)),
     ))?;
-    match all.iter().filter(|one| !one.applied).count() {
+    if !flaws.is_empty() {
+        return Err(not_opened(&OpenError::SchemaDamaged { flaws }));
+    }
+    match migrations.iter().filter(|one| !one.applied).count() {
         0 => Ok(()),
         1 => Err(pending("1 migration is missing")),
         many => Err(pending(&format!("{many} migrations are missing"))),

@@ -144,6 +144,8 @@ pub(super) fn not_opened(error: &OpenError) -> Failure {
         | OpenError::Unsupported(_)
         | OpenError::SchemaMissing
         | OpenError::SchemaBehind { .. }
+        | OpenError::SchemaDamaged { .. }
+        | OpenError::SchemaLost { .. }
         | OpenError::SchemaAhead { .. }
         | OpenError::Taken(_) => Exit::Unavailable,
     };

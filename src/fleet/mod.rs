@@ -317,6 +317,11 @@ impl Fleet {
         self.shared.coordination.nodes().await
     }
 
+    /// What is missing or changed of the database's schema.
+    pub async fn schema_flaws(&self) -> store::Result<Vec<String>> {
+        self.shared.coordination.schema_flaws().await
+    }
+
     /// Gives the log another name and ends everyone's sessions.
     pub async fn start_new_log(&self, stamp: Stamp) -> store::Result<(LogId, Change)> {
         self.write(self.shared.coordination.start_new_log(stamp), EndKnown::Everyone).await

@@ -13,7 +13,7 @@ use crate::domain::id::NodeId;
 use crate::domain::page;
 use crate::domain::refusal::Refusal;
 use crate::usecases::App;
-use crate::usecases::list_nodes::{NodeRow, NodeState, list_nodes};
+use crate::usecases::list_nodes::{NodeRow, NodeState, list_nodes, schema_flaws};
 use crate::usecases::start_new_log::start_new_log;
 
 /// What the page tokens of this list are for.
@@ -36,6 +36,8 @@ impl FleetAdmin {
         let after = wrong.take("page_token", page::after(NODES, &request.page_token));
         let (size, after) = wrong.finish(size.zip(after))?;
         let roster = list_nodes(&self.app).await?;
+        // Later pages belong to the same look.
+        let schema_flaws = if after.is_none() { schema_flaws(&self.app).await? } else { Vec::new() };
         let behind = |node: &&NodeRow| after.is_none_or(|after| node.id > NodeId::from_uuid(after));
         // One entry more than asked for tells whether there is a next page.
         let count = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1);
@@ -51,6 +53,7 @@ impl FleetAdmin {
             lease_duration: Some(wire::duration(roster.lease)),
             lease_left_duration: Some(wire::duration(lease_left)),
             read_time: Some(wire::timestamp(roster.time)),
+            schema_flaws,
         })
     }
 

@@ -84,6 +84,9 @@ pub trait Coordination: Send + Sync + 'static {
     /// Gives the log another name and ends everyone's sessions, in one transaction: for a database that was restored from
     /// a backup.
     async fn start_new_log(&self, stamp: Stamp) -> Result<(LogId, Change)>;
+
+    /// What is missing or changed of the schema, in words for the operator; nothing where it is whole.
+    async fn schema_flaws(&self) -> Result<Vec<String>>;
 }
 
 /// How an acknowledgement is committed.

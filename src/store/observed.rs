@@ -123,6 +123,7 @@ observed! { Coordination for ObservedCoordination {
     write_again(lost: &[LoggedChange], stamp: Stamp) -> Change;
     truncate_log(before: UnixMillis, limit: u32) -> u64;
     start_new_log(stamp: Stamp) -> (LogId, Change);
+    schema_flaws() -> Vec<String>;
 }
     fn is_exclusive(&self) -> bool {
         self.inner.is_exclusive()

@@ -7,7 +7,7 @@ use prost_types::{Duration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::cli::connection::Connection;
-use crate::cli::failure::Outcome;
+use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::output;
 use crate::grpc::proto::admin::{ListNodesRequest, ListNodesResponse, Node, NodeState};
 
@@ -18,7 +18,7 @@ const PAGE_SIZE: i32 = 1_000;
 #[command(after_help = "Example:\n  latchkey fleet status\n\n\
     BEHIND is how many rows of the change log are not in the node's memory yet. A node that works is heard of at least \
     once in half a lease; one that is not for three leases is let go of. LEASE LEFT is known of the node that answers; \
-    another one can hold a lease for so long at most.")]
+    another one can hold a lease for so long at most. Exit code 69 says that the schema of the database is damaged.")]
 pub(in crate::cli) struct Status {
     /// Print one JSON document.
     #[arg(long)]
@@ -33,16 +33,19 @@ impl Status {
             let mut request = ListNodesRequest { page_size: PAGE_SIZE, page_token: String::new() };
             let (mut nodes, mut page): (Vec<Node>, ListNodesResponse);
             nodes = Vec::new();
+            let mut flaws = Vec::new();
             loop {
                 page = server.fleet().list_nodes(request.clone()).await?.into_inner();
                 nodes.append(&mut page.nodes);
+                flaws.append(&mut page.schema_flaws);
                 if page.next_page_token.is_empty() {
                     break;
                 }
                 request.page_token.clone_from(&page.next_page_token);
             }
             if self.json {
-                return output::print_json(&document(&nodes, &page));
+                output::print_json(&document(&nodes, &page, &flaws))?;
+                return whole(&flaws);
             }
             let mut text = output::table(HEADINGS, nodes.iter().map(|node| row(node, &page)));
             let _ = writeln!(
@@ -52,9 +55,20 @@ impl Status {
                 seconds(millis(page.lease_duration.as_ref())),
                 output::count(i64::try_from(nodes.len()).unwrap_or(i64::MAX), "node"),
             );
-            output::print(&text)
+            output::print(&text)?;
+            whole(&flaws)
         })
     }
+}
+
+/// Fails where the schema of the database is damaged.
+fn whole(flaws: &[String]) -> Outcome {
+    if flaws.is_empty() {
+        return Ok(());
+    }
+    let message = format!("the database schema is damaged: {}", flaws.join("; "));
+    Err(Failure::new(Exit::Unavailable, message)
+        .hint("run `latchkey migrate up`, which puts back what it can"))
 }
 
 const HEADINGS: [&str; 7] = ["NODE ID", "NAME", "STATE", "APPLIED", "BEHIND", "HEARD", "LEASE LEFT"];
@@ -73,7 +87,7 @@ fn row(node: &Node, page: &ListNodesResponse) -> [String; 7] {
     ]
 }
 
-fn document(nodes: &[Node], page: &ListNodesResponse) -> Value {
+fn document(nodes: &[Node], page: &ListNodesResponse, flaws: &[String]) -> Value {
     let node = |node: &Node| {
         json!({
             "node_id": node.node_id,
@@ -92,6 +106,7 @@ fn document(nodes: &[Node], page: &ListNodesResponse) -> Value {
         "head_position": page.head_position,
         "lease_ms": millis(page.lease_duration.as_ref()),
         "read_time": output::rfc_3339(page.read_time.as_ref()),
+        "schema_flaws": flaws,
     })
 }
 

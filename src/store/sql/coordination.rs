@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{SqlStore, follow, hints, log_upkeep, nodes, write_again};
+use super::{SqlStore, follow, hints, log_upkeep, nodes, schema, write_again};
 use crate::domain::id::{LogId, NodeId, Nonce, Position};
 use crate::domain::time::UnixMillis;
 use crate::store::coordination::{AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster};
@@ -82,5 +82,9 @@ impl Coordination for SqlStore {
     async fn start_new_log(&self, stamp: Stamp) -> Result<(LogId, Change)> {
         let standing = self.count_standing(stamp).await;
         self.steps.write(move |db| Box::pin(log_upkeep::start_new_log(db, standing, stamp))).await
+    }
+
+    async fn schema_flaws(&self) -> Result<Vec<String>> {
+        self.steps.write(|db| Box::pin(schema::flaws(db))).await
     }
 }

@@ -35,6 +35,18 @@ pub enum OpenError {
         /// The migrations to apply.
         pending: Vec<String>,
     },
+    /// All migrations were applied, but parts of what they made are missing or changed.
+    #[error("the database schema is damaged: {}: run `latchkey migrate up`, which puts back what it can", .flaws.join("; "))]
+    SchemaDamaged {
+        /// What is missing, and what is not as it must be.
+        flaws: Vec<String>,
+    },
+    /// Parts of the schema cannot be put back.
+    #[error("the database schema is damaged, and this cannot be put back: {}: restore it from a backup", .flaws.join("; "))]
+    SchemaLost {
+        /// What is missing, and what is not as it must be.
+        flaws: Vec<String>,
+    },
     /// The schema is newer, and says that this binary cannot work with it.
     #[error("the database schema was changed by a newer Latchkey ({}): run that version", .unknown.join(", "))]
     SchemaAhead {
@@ -161,6 +173,46 @@ pub(super) fn describe_at_start(error: &DbErr) -> String {
     }
 }
 
+/// What the operator has to change where the server answers, and refuses for a known reason.
+pub(super) fn explain(error: &DbErr) -> Option<String> {
+    let (DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
+        return None;
+    };
+    match error.as_ref() {
+        SqlxError::Database(refusal) => {
+            explain_number(refusal.try_downcast_ref::<MySqlDatabaseError>()?.number())
+        }
+        SqlxError::Protocol(why) => explain_protocol(why),
+        SqlxError::Configuration(why) => Some(why.to_string()),
+        _ => None,
+    }
+}
+
+fn explain_number(number: u16) -> Option<String> {
+    let why = match number {
+        1419 => {
+            "with the binary log on, the server lets only a trusted account make the trigger (error 1419): set \
+             log_bin_trust_function_creators = 1 while `latchkey migrate up` runs, or run it as an account with SUPER"
+        }
+        1665 => {
+            "binlog_format is STATEMENT, which takes no writes at READ COMMITTED (error 1665): set it to ROW or MIXED"
+        }
+        _ => return None,
+    };
+    Some(why.to_owned())
+}
+
+fn explain_protocol(why: &str) -> Option<String> {
+    let (_, plugin) = why.split_once("unknown authentication plugin: ")?;
+    Some(format!(
+        "the account signs in by the plug-in {plugin}, which this program does not have: give the account \
+         mysql_native_password, by ALTER USER ... IDENTIFIED VIA mysql_native_password USING PASSWORD(...)"
+    ))
+}
+
 fn describe_sqlx(error: &SqlxError) -> String {
     match error {
         SqlxError::Database(refusal) => match refusal.try_downcast_ref::<MySqlDatabaseError>() {
@@ -169,5 +221,20 @@ fn describe_sqlx(error: &SqlxError) -> String {
         },
         SqlxError::ColumnDecode { index, .. } => format!("column {index} holds a value of another type"),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{explain_number, explain_protocol};
+
+    #[test]
+    fn what_the_operator_can_change_is_told() {
+        assert!(explain_number(1419).is_some_and(|why| why.contains("log_bin_trust_function_creators")));
+        assert!(explain_number(1665).is_some_and(|why| why.contains("ROW or MIXED")));
+        assert_eq!(explain_number(1146), None);
+        let told = explain_protocol("unknown authentication plugin: client_ed25519").unwrap_or_default();
+        assert!(told.contains("client_ed25519") && told.contains("mysql_native_password"), "{told}");
+        assert_eq!(explain_protocol("expected a greeting"), None);
     }
 }

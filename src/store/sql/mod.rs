@@ -25,6 +25,8 @@ mod places;
 mod pool;
 mod primary;
 mod schema;
+mod server;
+mod session;
 mod session_row;
 mod session_writes;
 mod sessions;
@@ -49,7 +51,7 @@ use self::facts::UserBy;
 use self::file_lock::FileLock;
 use self::hints::Hints;
 pub use self::limits::SqlLimits;
-pub use self::schema::{MigrationStatus, migrate_up, migration_status};
+pub use self::schema::{Migrated, MigrationStatus, SchemaStatus, migrate_up, schema_status};
 use self::step::Steps;
 use self::target::Target;
 use super::{
@@ -123,6 +125,10 @@ impl SqlStore {
                 store.close().await;
                 return Err(why);
             }
+        }
+        if let Err(why) = schema::check_server_settings(&target, &first, limits).await {
+            store.close().await;
+            return Err(why);
         }
         Ok(store)
     }
@@ -343,16 +349,20 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let url = format!("sqlite://{}?mode=rwc", dir.path().join("a.db").display());
         let limits = SqlLimits::default();
-        assert!(migration_status(&url, limits).await.expect("no file yet").iter().all(|one| !one.applied));
+        assert!(
+            schema_status(&url, limits).await.expect("no file yet").migrations.iter().all(|one| !one.applied)
+        );
         let store = SqlStore::open(&url, limits).await.expect("a new database");
-        assert!(migration_status(&url, limits).await.expect("a status").iter().all(|one| one.applied));
+        assert!(
+            schema_status(&url, limits).await.expect("a status").migrations.iter().all(|one| one.applied)
+        );
         let second = SqlStore::open(&url, limits).await;
         assert!(matches!(second, Err(OpenError::Taken(path)) if path == dir.path().join("a.db")));
         assert!(matches!(migrate_up(&url, limits).await, Err(OpenError::Taken(_))));
         assert!(store.database_time().await.is_ok());
         store.close().await;
         assert!(matches!(store.database_time().await, Err(StoreError::Unavailable(_))));
-        assert_eq!(migrate_up(&url, limits).await.expect("free again"), Vec::<String>::new());
+        assert_eq!(migrate_up(&url, limits).await.expect("free again"), Migrated::default());
         SqlStore::open(&url, limits).await.expect("free again").close().await;
     }
 

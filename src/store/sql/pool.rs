@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sea_orm::sqlx::pool::PoolOptions;
-use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sea_orm::sqlx::{self, AssertSqlSafe, Connection, Database, Executor as _};
+use sea_orm::sqlx::{self, Connection, Database};
 use sea_orm::{
     DatabaseConnection, DbBackend, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector,
 };
 
 use super::limits::SqlLimits;
 use super::places::Places;
+use super::session::{Durability, Settings};
 use super::source::Source;
 use super::target::Target;
 
@@ -38,20 +39,21 @@ pub(super) fn source(target: &Target, limits: &SqlLimits) -> Source {
     let (target, limits) = (target.clone(), *limits);
     match &target {
         // A database in memory goes away with its connection.
-        Target::Sqlite(..) => Source::lasting(places(&target, &limits)),
-        _ => Source::renewed_by(move || places(&target, &limits)),
+        Target::Sqlite(..) => Source::lasting(places(&target, &limits, Durability::Durable)),
+        _ => Source::renewed_by(move || places(&target, &limits, Durability::Durable)),
     }
 }
 
 /// A server is reached from places of their own, a file in one pool.
-fn places(target: &Target, limits: &SqlLimits) -> Places {
+fn places(target: &Target, limits: &SqlLimits, durability: Durability) -> Places {
     let engine = match target {
         Target::Sqlite(..) => return Places::Common(open(target, limits)),
         Target::Postgres(_) => DbBackend::Postgres,
         Target::MariaDb(_) => DbBackend::MySql,
     };
     let (target, each) = (target.clone(), SqlLimits { connections_max: 1, ..*limits });
-    Places::own(engine, limits.connections_max, limits.acquire_timeout, move || open(&target, &each))
+    let open = move || open_with(&target, &each, durability);
+    Places::own(engine, limits.connections_max, limits.acquire_timeout, open)
 }
 
 /// The place of the one connection by which a node follows the log, and how long that may take. None for a database in
@@ -69,11 +71,15 @@ pub(super) fn open_following(target: &Target, limits: &SqlLimits) -> Option<(Sou
         Target::Sqlite(_, None) => return None,
         target => target.clone(),
     };
-    Some((Source::renewed_at_failure_by(move || places(&target, &limits)), limits))
+    Some((Source::renewed_at_failure_by(move || places(&target, &limits, Durability::AsItSays)), limits))
 }
 
 /// A pool that connects when it is first used, and again whenever it must.
 pub(super) fn open(target: &Target, limits: &SqlLimits) -> DatabaseConnection {
+    open_with(target, limits, Durability::Durable)
+}
+
+fn open_with(target: &Target, limits: &SqlLimits, durability: Durability) -> DatabaseConnection {
     match target {
         Target::Sqlite(options, file) => {
             // A database in memory is the one connection that it lives in.
@@ -86,17 +92,18 @@ pub(super) fn open(target: &Target, limits: &SqlLimits) -> DatabaseConnection {
             SqlxSqliteConnector::from_sqlx_sqlite_pool(pool)
         }
         Target::Postgres(options) => {
-            let pool = pool_options(limits).connect_lazy_with(postgres(options, limits));
-            SqlxPostgresConnector::from_sqlx_postgres_pool(pool)
+            let settings = Settings::of_postgres(limits, durability);
+            let pool = pool_options(limits).after_connect(move |connection: &mut PgConnection, _| {
+                let settings = settings.clone();
+                Box::pin(async move { settings.apply_to_postgres(connection).await })
+            });
+            SqlxPostgresConnector::from_sqlx_postgres_pool(pool.connect_lazy_with(named(options)))
         }
         Target::MariaDb(options) => {
-            let settings = mariadb_settings(limits);
+            let settings = Settings::of_mariadb(limits);
             let pool = pool_options(limits).after_connect(move |connection: &mut MySqlConnection, _| {
                 let settings = settings.clone();
-                Box::pin(async move {
-                    connection.execute(AssertSqlSafe(ISOLATION.to_owned())).await?;
-                    connection.execute(AssertSqlSafe(settings)).await.map(|_| ())
-                })
+                Box::pin(async move { settings.apply_to_mariadb(connection).await })
             });
             SqlxMySqlConnector::from_sqlx_mysql_pool(pool.connect_lazy_with(mariadb(options)))
         }
@@ -140,17 +147,6 @@ fn sqlite(options: &SqliteConnectOptions, limits: &SqlLimits) -> SqliteConnectOp
         .busy_timeout(limits.lock_timeout)
 }
 
-/// The last setting ends a transaction whose node hangs, so that nobody holds the head of the log for ever.
-fn postgres(options: &PgConnectOptions, limits: &SqlLimits) -> PgConnectOptions {
-    let millis = |span: Duration| span.as_millis().to_string();
-    named(options).options([
-        ("default_transaction_isolation", "read committed".to_owned()),
-        ("statement_timeout", millis(limits.statement_timeout)),
-        ("lock_timeout", millis(limits.lock_timeout)),
-        ("idle_in_transaction_session_timeout", millis(limits.idle_timeout())),
-    ])
-}
-
 /// As the server's list of connections shows it.
 pub(super) fn named(options: &PgConnectOptions) -> PgConnectOptions {
     options.clone().application_name("latchkey")
@@ -158,18 +154,4 @@ pub(super) fn named(options: &PgConnectOptions) -> PgConnectOptions {
 
 fn mariadb(options: &MySqlConnectOptions) -> MySqlConnectOptions {
     options.clone().charset("utf8mb4").timezone(Some("+00:00".to_owned()))
-}
-
-const ISOLATION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-
-fn mariadb_settings(limits: &SqlLimits) -> String {
-    let statement = limits.statement_timeout.as_secs_f64();
-    let seconds = |span: Duration| span.as_millis().div_ceil(1_000).max(1);
-    format!(
-        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO', \
-         innodb_lock_wait_timeout = {}, max_statement_time = {statement:.3}, \
-         idle_transaction_timeout = {idle}, idle_write_transaction_timeout = {idle}",
-        seconds(limits.lock_timeout),
-        idle = seconds(limits.idle_timeout()),
-    )
 }

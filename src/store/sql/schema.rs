@@ -6,17 +6,19 @@
 use std::future::Future;
 use std::time::Duration;
 
-use migrations::{BREAKING_SUFFIX, Migrator, MigratorTrait as _};
+use migrations::{BREAKING_SUFFIX, Flaw, Migrator, MigratorTrait as _, Unseen};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
     Statement, TransactionOptions, TransactionTrait as _,
 };
 
-use super::error::{OpenError, describe_at_start};
+use super::error::{Failure, OpenError, describe_at_start, explain};
 use super::file_lock::FileLock;
 use super::limits::SqlLimits;
 use super::places::Places;
 use super::pool;
+use super::server::{self, Concern};
+use super::step::{Transaction, Verdict};
 use super::target::Target;
 
 /// How long a migration may take as a whole, the wait for another node's included.
@@ -33,8 +35,26 @@ pub struct MigrationStatus {
     pub applied: bool,
 }
 
-/// Brings the schema up to date and answers what was applied. Only one at a time does so; others wait for it.
-pub async fn migrate_up(url: &str, limits: SqlLimits) -> Result<Vec<String>, OpenError> {
+/// What `migrate_up` did.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Migrated {
+    /// The names of the migrations that were applied.
+    pub applied: Vec<String>,
+    /// What was missing or changed although it had been made, and was put back.
+    pub put_back: Vec<String>,
+}
+
+/// How the schema of a database stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SchemaStatus {
+    /// All migrations, those that this binary knows and those that only the database knows.
+    pub migrations: Vec<MigrationStatus>,
+    /// What is missing or changed of what applied migrations made. Looked for only when none is missing.
+    pub flaws: Vec<String>,
+}
+
+/// Brings the schema up to date, and puts back what was lost of it. Only one at a time does so; others wait for it.
+pub async fn migrate_up(url: &str, limits: SqlLimits) -> Result<Migrated, OpenError> {
     let target = Target::parse(url)?;
     let _held = match &target {
         Target::Sqlite(_, Some(file)) => Some(FileLock::take(file)?),
@@ -43,34 +63,80 @@ pub async fn migrate_up(url: &str, limits: SqlLimits) -> Result<Vec<String>, Ope
     migrate(&target, limits).await
 }
 
-/// All migrations, those that this binary knows and those that only the database knows. Only reads.
-pub async fn migration_status(url: &str, limits: SqlLimits) -> Result<Vec<MigrationStatus>, OpenError> {
+/// How the schema stands. Changes nothing.
+pub async fn schema_status(url: &str, limits: SqlLimits) -> Result<SchemaStatus, OpenError> {
     let target = match Target::parse(url)? {
         // Asking about a file must not create it.
-        Target::Sqlite(_, Some(file)) if !file.path.exists() => return Ok(status(&[])),
+        Target::Sqlite(_, Some(file)) if !file.path.exists() => {
+            return Ok(SchemaStatus { migrations: status(&[]), flaws: Vec::new() });
+        }
         Target::Sqlite(options, file) => Target::Sqlite(options.create_if_missing(false), file),
         target => target,
     };
     let pool = pool::open(&target, &limits);
-    let applied = in_time(&target, limits, read_applied(&target, &pool)).await;
+    let read = in_time(&target, limits, read_status(&target, &pool)).await;
     pool::close(&Places::Common(pool)).await;
-    Ok(status(&applied?.unwrap_or_default()))
+    read
 }
 
-/// Checks, only reading, that this binary can work with the database, and answers the migrations it does not know.
+async fn read_status(target: &Target, pool: &DatabaseConnection) -> Result<SchemaStatus, OpenError> {
+    let applied = read_applied(target, pool).await?.unwrap_or_default();
+    let flaws = if compare(&applied).is_ok() { read_flaws(target, pool).await? } else { Vec::new() };
+    Ok(SchemaStatus { migrations: status(&applied), flaws })
+}
+
+/// Checks, changing nothing, that this binary can work with the database, and answers the migrations it does not know.
 pub(super) async fn check(
     target: &Target,
     pool: &DatabaseConnection,
     limits: SqlLimits,
 ) -> Result<Vec<String>, OpenError> {
-    match in_time(target, limits, read_applied(target, pool)).await? {
-        None => Err(OpenError::SchemaMissing),
-        Some(applied) => compare(&applied),
+    let unknown = match in_time(target, limits, read_applied(target, pool)).await? {
+        None => return Err(OpenError::SchemaMissing),
+        Some(applied) => compare(&applied)?,
+    };
+    let flaws = in_time(target, limits, read_flaws(target, pool)).await?;
+    if flaws.is_empty() { Ok(unknown) } else { Err(OpenError::SchemaDamaged { flaws }) }
+}
+
+/// Warns of settings of the server that weaken what is promised; fails where a node cannot work with them.
+pub(super) async fn check_server_settings(
+    target: &Target,
+    pool: &DatabaseConnection,
+    limits: SqlLimits,
+) -> Result<(), OpenError> {
+    let reading = async { server::concerns(pool).await.map_err(|error| unreachable(target, &error)) };
+    for concern in in_time(target, limits, reading).await? {
+        match concern {
+            Concern::Warn(why) => tracing::warn!("the database server may lose what was acknowledged: {why}"),
+            Concern::Refuse(why) => return Err(OpenError::Unsupported(why)),
+        }
     }
+    Ok(())
+}
+
+/// What is missing or changed, by an account that may not see triggers as well: for a fleet that runs.
+pub(super) async fn flaws(transaction: &Transaction) -> Result<Verdict<Vec<String>>, Failure> {
+    // Whatever was tried is rolled back.
+    Ok(Verdict::Refused(told(&migrations::verify(transaction, Unseen::IsTried).await?)))
+}
+
+async fn read_flaws(target: &Target, pool: &DatabaseConnection) -> Result<Vec<String>, OpenError> {
+    let reading = async {
+        let transaction = pool.begin().await?;
+        let flaws = migrations::verify(&transaction, Unseen::IsTried).await;
+        transaction.rollback().await?;
+        flaws
+    };
+    reading.await.map(|flaws| told(&flaws)).map_err(|error| unreachable(target, &error))
+}
+
+fn told(flaws: &[Flaw]) -> Vec<String> {
+    flaws.iter().map(ToString::to_string).collect()
 }
 
 /// Migrates a database that nobody else uses, or whose server keeps others out meanwhile.
-pub(super) async fn migrate(target: &Target, limits: SqlLimits) -> Result<Vec<String>, OpenError> {
+pub(super) async fn migrate(target: &Target, limits: SqlLimits) -> Result<Migrated, OpenError> {
     // Building an index takes as long as it takes, and all must happen on the connection that holds the lock.
     let patient = SqlLimits {
         connections_max: 1,
@@ -94,7 +160,7 @@ pub(super) async fn migrate_in_memory(target: &Target, pool: &DatabaseConnection
 }
 
 /// MariaDB commits at each statement whatever is begun; there the transaction only keeps everything on one connection.
-async fn up(target: &Target, pool: &DatabaseConnection) -> Result<Vec<String>, OpenError> {
+async fn up(target: &Target, pool: &DatabaseConnection) -> Result<Migrated, OpenError> {
     let unreachable = |error: DbErr| unreachable(target, &error);
     let options = TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
@@ -107,15 +173,37 @@ async fn up(target: &Target, pool: &DatabaseConnection) -> Result<Vec<String>, O
         return Err(OpenError::Unreachable(busy));
     }
     let before = migrations::applied(&transaction).await.map_err(unreachable)?.unwrap_or_default();
-    let pending = match compare(&before) {
-        Ok(_) => return Ok(Vec::new()),
+    let applied = match compare(&before) {
+        Ok(_) => Vec::new(),
         Err(OpenError::SchemaBehind { pending }) => pending,
         Err(other) => return Err(other),
     };
-    Migrator::up(&transaction, None).await.map_err(unreachable)?;
+    if !applied.is_empty() {
+        Migrator::up(&transaction, None).await.map_err(unreachable)?;
+    }
+    let put_back = put_back(target, &transaction).await?;
     unlock(&transaction).await.map_err(unreachable)?;
     transaction.commit().await.map_err(unreachable)?;
-    Ok(pending)
+    Ok(Migrated { applied, put_back })
+}
+
+/// Puts back what is missing or changed. Fails, on the engines that can with nothing changed, where something cannot be.
+async fn put_back(target: &Target, transaction: &DatabaseTransaction) -> Result<Vec<String>, OpenError> {
+    let verify = async || {
+        let flaws = migrations::verify(transaction, Unseen::IsMissing).await;
+        flaws.map_err(|error| unreachable(target, &error))
+    };
+    let flaws = verify().await?;
+    for flaw in &flaws {
+        for statement in flaw.repair() {
+            if let Err(error) = transaction.execute_unprepared(statement).await {
+                let why = format!("{flaw} ({})", describe_at_start(&error));
+                return Err(OpenError::SchemaLost { flaws: vec![why] });
+            }
+        }
+    }
+    let left = if flaws.is_empty() { Vec::new() } else { verify().await? };
+    if left.is_empty() { Ok(told(&flaws)) } else { Err(OpenError::SchemaLost { flaws: told(&left) }) }
 }
 
 /// Waits until nobody else migrates this database. SQLite's transaction itself is that lock.
@@ -212,6 +300,9 @@ fn status(applied: &[String]) -> Vec<MigrationStatus> {
 
 fn unreachable(target: &Target, error: &DbErr) -> OpenError {
     let place = target.describe();
+    if let Some(why) = explain(error) {
+        return OpenError::Unsupported(format!("{place}: {why}"));
+    }
     OpenError::Unreachable(match error {
         DbErr::ConnectionAcquire(_) => format!("{place} does not answer"),
         error => format!("{place}: {}", describe_at_start(error)),

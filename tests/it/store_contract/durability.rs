@@ -3,7 +3,7 @@
 use latchkey::domain::id::Position;
 use latchkey::domain::session::{Death, EndReason};
 use latchkey::domain::user::UserState;
-use latchkey::store::sql::{SqlLimits, migrate_up};
+use latchkey::store::sql::{Migrated, SqlLimits, migrate_up};
 use latchkey::store::{EndTarget, SessionKey, Store, StoreError, UserChange};
 
 use super::samples::{
@@ -59,7 +59,7 @@ async fn bringing_up_the_schema_again_changes_nothing(db: &TestDatabase) {
     store.close().await;
     drop(store);
     let steps = migrate_up(db.url(), SqlLimits::default()).await.expect("an up-to-date schema is no error");
-    assert_eq!(steps, Vec::<String>::new(), "there was nothing to do");
+    assert_eq!(steps, Migrated::default(), "there was nothing to do");
     let store = db.open().await;
     assert_eq!(record(&store, session.id).await.session, session);
 }

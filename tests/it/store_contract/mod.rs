@@ -25,6 +25,7 @@ mod primary;
 mod purge;
 mod replay;
 mod samples;
+mod schema;
 mod sessions;
 mod silent_release;
 mod snapshots;

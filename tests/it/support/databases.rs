@@ -242,6 +242,11 @@ impl Raw {
         Self(Database::connect(options).await.expect("the database takes a plain connection"))
     }
 
+    /// The connection itself.
+    pub const fn connection(&self) -> &DatabaseConnection {
+        &self.0
+    }
+
     /// Runs one statement.
     pub async fn run(&self, sql: &str) {
         self.try_run(sql).await.unwrap_or_else(|error| panic!("{}: {error}", sql.get(..200).unwrap_or(sql)));

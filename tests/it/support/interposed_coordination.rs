@@ -57,6 +57,7 @@ interposed! {
     write_again(lost: &[LoggedChange], stamp: Stamp) -> Change;
     truncate_log(before: UnixMillis, limit: u32) -> u64;
     start_new_log(stamp: Stamp) -> (LogId, Change);
+    schema_flaws() -> Vec<String>;
 }
 
 #[cfg(test)]

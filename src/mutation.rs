@@ -45,11 +45,13 @@ pub enum Mutation {
     RefusedBeforeCompared,
     /// An acknowledgement counts by its number, whatever row has that number now.
     AckWithoutNonce,
+    /// A connection is used again whose transaction did not end by a COMMIT or ROLLBACK that was answered.
+    ReusesUnfinishedConnection,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NumberFromASequence,
         Self::ExclusivePollWithoutNonce,
         Self::LeaseFromReply,
@@ -69,6 +71,7 @@ impl Mutation {
         Self::LeaseWithoutDurableAck,
         Self::RefusedBeforeCompared,
         Self::AckWithoutNonce,
+        Self::ReusesUnfinishedConnection,
     ];
 
     /// Whether this one is switched on.
@@ -78,7 +81,9 @@ impl Mutation {
 
         static ON: OnceLock<Option<Mutation>> = OnceLock::new();
         let named = || {
-            let name = std::env::var("LATCHKEY_MUTATION").ok()?;
+            // The program takes every variable that begins with LATCHKEY_ for a setting.
+            let variables = ["LATCHKEY_MUTATION", "MUTATION_OF_LATCHKEY"];
+            let name = variables.into_iter().find_map(|variable| std::env::var(variable).ok())?;
             let found = Self::ALL.into_iter().find(|mutation| format!("{mutation:?}") == name);
             Some(found.unwrap_or_else(|| panic!("LATCHKEY_MUTATION names no mutation: {name}")))
         };

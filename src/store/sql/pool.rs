@@ -13,14 +13,17 @@ use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{self, Connection, Database};
 use sea_orm::{
-    DatabaseConnection, DbBackend, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector,
+    ConnectionTrait as _, DatabaseConnection, DbBackend, SqlxMySqlConnector, SqlxPostgresConnector,
+    SqlxSqliteConnector,
 };
 
+use super::error::{OpenError, describe_at_start};
 use super::limits::SqlLimits;
 use super::places::Places;
 use super::session::{Durability, Settings};
 use super::source::Source;
 use super::target::Target;
+use crate::mutation::Mutation;
 
 /// How long a connection may take to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,22 +41,22 @@ const FOLLOWING_TIMEOUT: Duration = Duration::from_millis(1_500);
 pub(super) fn source(target: &Target, limits: &SqlLimits) -> Source {
     let (target, limits) = (target.clone(), *limits);
     match &target {
-        // A database in memory goes away with its connection.
-        Target::Sqlite(..) => Source::lasting(places(&target, &limits, Durability::Durable)),
-        _ => Source::renewed_by(move || places(&target, &limits, Durability::Durable)),
+        // A database in memory goes away with its connection, and a file is always the same one.
+        Target::Sqlite(..) => Source::lasting(places(&target, &limits)),
+        _ => Source::renewed_by(move || places(&target, &limits)),
     }
 }
 
-/// A server is reached from places of their own, a file in one pool.
-fn places(target: &Target, limits: &SqlLimits, durability: Durability) -> Places {
-    let engine = match target {
-        Target::Sqlite(..) => return Places::Common(open(target, limits)),
-        Target::Postgres(_) => DbBackend::Postgres,
-        Target::MariaDb(_) => DbBackend::MySql,
+/// Each connection has a place of its own; a database in memory is its connection, and cannot be replaced.
+fn places(target: &Target, limits: &SqlLimits) -> Places {
+    let (engine, count) = match target {
+        Target::Sqlite(_, None) => return Places::Common(open(target, limits)),
+        Target::Sqlite(_, Some(_)) => (DbBackend::Sqlite, limits.connections_max.min(SQLITE_CONNECTIONS_MAX)),
+        Target::Postgres(_) => (DbBackend::Postgres, limits.connections_max),
+        Target::MariaDb(_) => (DbBackend::MySql, limits.connections_max),
     };
     let (target, each) = (target.clone(), SqlLimits { connections_max: 1, ..*limits });
-    let open = move || open_with(&target, &each, durability);
-    Places::own(engine, limits.connections_max, limits.acquire_timeout, open)
+    Places::own(engine, count, limits.acquire_timeout, move || open(&target, &each))
 }
 
 /// The place of the one connection by which a node follows the log, and how long that may take. None for a database in
@@ -110,6 +113,17 @@ fn open_with(target: &Target, limits: &SqlLimits, durability: Durability) -> Dat
     }
 }
 
+/// A connection to a file that does nothing but stay open, so that the files beside it stay the same ones.
+pub(super) async fn keep_open(target: &Target, limits: &SqlLimits) -> Result<DatabaseConnection, OpenError> {
+    let kept = open(target, &SqlLimits { connections_max: 1, ..*limits });
+    // Reading opens them.
+    let read = kept.execute_unprepared("SELECT count(*) FROM sqlite_master").await;
+    read.map_err(|error| {
+        OpenError::Unreachable(format!("{}: {}", target.describe(), describe_at_start(&error)))
+    })?;
+    Ok(kept)
+}
+
 /// Closes all connections; one that does not answer is not waited for.
 pub(super) async fn close(places: &Places) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, places.close()).await;
@@ -130,7 +144,13 @@ fn pool_options<D: Database>(limits: &SqlLimits) -> PoolOptions<D> {
                 Ok(true)
             })
         })
-        .after_release(|connection, _| Box::pin(async move { ping(connection).await.map(|()| true) }))
+        .after_release(|connection: &mut D::Connection, _| {
+            Box::pin(async move {
+                // The ping comes after the ROLLBACK of a transaction that was dropped.
+                ping(connection).await?;
+                Ok(!connection.is_in_transaction() || Mutation::ReusesUnfinishedConnection.is_on())
+            })
+        })
 }
 
 async fn ping<C: Connection>(connection: &mut C) -> Result<(), sqlx::Error> {

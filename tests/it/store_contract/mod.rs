@@ -29,6 +29,7 @@ mod schema;
 mod sessions;
 mod silent_release;
 mod snapshots;
+mod unfinished_transaction;
 mod unreadable;
 mod user_updates;
 mod users;

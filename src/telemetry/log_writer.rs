@@ -289,27 +289,33 @@ mod tests {
 
     /// A descriptor whose mood the test sets.
     #[derive(Clone)]
-    struct Pipe(Arc<(Mutex<(Mood, Vec<u8>)>, Condvar)>);
+    struct Pipe(Arc<Ends>);
+
+    struct Ends {
+        state: Mutex<(Mood, Vec<u8>)>,
+        changed: Condvar,
+    }
 
     impl Pipe {
         fn new(mood: Mood) -> Self {
-            Self(Arc::new((Mutex::new((mood, Vec::new())), Condvar::new())))
+            Self(Arc::new(Ends { state: Mutex::new((mood, Vec::new())), changed: Condvar::new() }))
         }
 
         fn set(&self, mood: Mood) {
-            self.0.0.lock().expect("no panic").0 = mood;
-            self.0.1.notify_all();
+            self.0.state.lock().expect("no panic").0 = mood;
+            self.0.changed.notify_all();
         }
 
         fn text(&self) -> String {
-            String::from_utf8(self.0.0.lock().expect("no panic").1.clone()).expect("a text")
+            String::from_utf8(self.0.state.lock().expect("no panic").1.clone()).expect("a text")
         }
     }
 
     impl Write for Pipe {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let state = self.0.0.lock().expect("no panic");
-            let mut state = self.0.1.wait_while(state, |state| state.0 == Mood::Blocks).expect("no panic");
+            let state = self.0.state.lock().expect("no panic");
+            let mut state =
+                self.0.changed.wait_while(state, |state| state.0 == Mood::Blocks).expect("no panic");
             let count = match state.0 {
                 Mood::Fails => return Err(io::ErrorKind::BrokenPipe.into()),
                 Mood::BreaksOff => {

@@ -47,11 +47,13 @@ pub enum Mutation {
     AckWithoutNonce,
     /// A connection is used again whose transaction did not end by a COMMIT or ROLLBACK that was answered.
     ReusesUnfinishedConnection,
+    /// A node that wrote lost changes again does not look whether the log still has them when it joins.
+    WrittenAgainUnchecked,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NumberFromASequence,
         Self::ExclusivePollWithoutNonce,
         Self::LeaseFromReply,
@@ -72,6 +74,7 @@ impl Mutation {
         Self::RefusedBeforeCompared,
         Self::AckWithoutNonce,
         Self::ReusesUnfinishedConnection,
+        Self::WrittenAgainUnchecked,
     ];
 
     /// Whether this one is switched on.

@@ -145,6 +145,10 @@ pub struct FleetMetrics {
     pub joins: Counter,
     /// How often the database lost committed changes that this node had seen.
     pub chain_breaks: Counter,
+    /// Changes that this node wrote again, or found in force, after such a loss.
+    pub changes_written_again: Counter,
+    /// Changes that may be lost for good: the database lost their positions, and this node no longer kept them.
+    pub changes_forgotten: Counter,
     /// Silent nodes that this node let go of.
     pub nodes_evicted: Counter,
     /// Reads that filled memory.
@@ -199,6 +203,8 @@ impl FleetMetrics {
             ),
             ("fleet_joins", "How often this node joined the fleet", &self.joins),
             ("log_chain_breaks", "How often the database lost committed changes", &self.chain_breaks),
+            ("log_changes_written_again", "Changes written again after a loss", &self.changes_written_again),
+            ("log_changes_forgotten", "Lost changes that were no longer kept", &self.changes_forgotten),
             ("nodes_evicted", "Silent nodes that this node let go of", &self.nodes_evicted),
             ("fills", "Reads that filled memory", &self.fills),
             ("sessions_filled", "Sessions read by fills", &self.sessions_filled),

@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 use super::follower::{Asked, Refused};
 use super::hearing::Hearing;
 use super::member::{Member, Next};
+use super::seen_changes::{LostBatch, SEEN_AGE_MAX, SEEN_BYTES_MAX};
 use super::shared::{Shared, count};
 use crate::domain::change::LoggedChange;
 use crate::domain::id::{NodeId, Nonce, Position};
 use crate::domain::time::BootTime;
 use crate::host::{self, Entropy};
 use crate::live::keeper::{EndKnown, Fill};
-use crate::store::coordination::{AckCommit, Hint, Joined, NewNode, Polled};
+use crate::store::coordination::{AckCommit, Hint, Joined, NewNode, Polled, WRITE_AGAIN_MAX, WrittenAgain};
 use crate::store::{self, Stamp, StoreError};
 
 /// Rows of the log that one poll reads at most.
@@ -60,6 +61,8 @@ pub(super) struct Driver {
     pub(super) stop: CancellationToken,
     /// Ids whose rows may be in the list of nodes although this node does not go by them.
     pub(super) left_behind: Vec<NodeId>,
+    /// Lost changes that are written again together; fewer after each attempt that failed.
+    pub(super) batch: usize,
     /// The id by which it tries to join.
     pub(super) joining: Option<NodeId>,
     /// What of the log could not be read at the last poll, so that the log says it once.
@@ -101,6 +104,7 @@ impl Drop for GiveUpOnPanic<'_> {
 /// What was asked of the database, and came back.
 enum Done {
     Joined(NodeId, BootTime, store::Result<Joined>),
+    WroteAgain(LostBatch, store::Result<WrittenAgain>),
     Polled(Asked, store::Result<Polled>),
     Acknowledged(Ack, store::Result<()>),
     /// It is time for the next poll.
@@ -173,6 +177,7 @@ impl Driver {
                 tracing::warn!(%error, "this node cannot join the fleet; it tries again");
                 self.poll_failed()
             }
+            Done::WroteAgain(batch, written) => self.wrote_again(&batch, written),
             Done::Polled(asked, Ok(polled)) => self.hear(asked, &polled),
             Done::Polled(_, Err(StoreError::Corrupt(why))) => self.corrupt(&why),
             Done::Polled(asked, Err(error)) => {
@@ -225,7 +230,7 @@ impl Driver {
             Ok(Next::Idle) => self.idle(),
             Ok(Next::Wait) => self.wait(),
             Ok(Next::Join) => self.join(),
-            Err(refused) => self.refused(refused),
+            Err(refused) => self.refused(refused, polled.head),
         };
         if self.member.applied() < polled.head {
             shared.nudged.notify_one();
@@ -236,15 +241,27 @@ impl Driver {
         next
     }
 
-    fn refused(&mut self, refused: Refused) -> BoxFuture<'static, Done> {
+    fn refused(&mut self, refused: Refused, head: Position) -> BoxFuture<'static, Done> {
         tracing::error!(?refused, "this node may not answer from memory any more");
         if refused.lost_commits() {
             count(&self.shared.counts.chain_breaks);
+            let (kept, dropped) = self.member.kept_and_dropped(head);
+            self.shared.counts.changes_forgotten.fetch_add(dropped, Ordering::Relaxed);
             tracing::error!(
+                kept,
                 position = self.member.applied().as_i64(),
                 "the change log no longer holds the row that this node applied last: the database lost committed \
                  changes, or deleted them while this node was silent; those that it saw are written again"
             );
+            if dropped > 0 {
+                tracing::error!(
+                    dropped,
+                    hours_max = SEEN_AGE_MAX.as_secs() / 3_600,
+                    bytes_max = SEEN_BYTES_MAX,
+                    "lost changes may be beyond repair, because this node no longer kept them: end the sessions that \
+                     they were to end, or everyone's with `latchkey fleet new-log`"
+                );
+            }
         }
         if refused.needs_new_start() {
             self.left_behind.extend(self.member.leave());
@@ -264,10 +281,10 @@ impl Driver {
         self.poll_failed()
     }
 
-    /// Leaves under the ids of before, which hold no lease any more, writes again what was lost, and joins anew.
+    /// Leaves under the ids of before, which hold no lease any more. Then it writes a batch of what was lost again, or
+    /// joins anew where nothing is left to write.
     fn join(&mut self) -> BoxFuture<'static, Done> {
         self.left_behind.extend(self.member.leave());
-        let lost = self.member.to_write_again();
         self.shared.set_node(None);
         let time = self.shared.time.now();
         let stamp = Stamp { time, nonce: Nonce(host::random(&*self.entropy)) };
@@ -278,6 +295,7 @@ impl Driver {
         let node = NewNode { id: *self.joining.get_or_insert_with(mint), name: self.name.clone() };
         let coordination = Arc::clone(&self.shared.coordination);
         let clock = Arc::clone(&self.shared.clock);
+        let lost = self.member.to_write_again(self.batch);
         async move {
             let sent = clock.boottime();
             for before in before {
@@ -285,15 +303,41 @@ impl Driver {
                     return Done::Joined(node.id, sent, Err(error));
                 }
             }
-            if !lost.is_empty()
-                && let Err(error) = coordination.write_again(&lost, stamp).await
-            {
-                return Done::Joined(node.id, sent, Err(error));
+            if let Some(lost) = lost {
+                let written = coordination.write_again(&lost.changes, stamp).await;
+                return Done::WroteAgain(lost, written);
             }
             let sent = clock.boottime();
             Done::Joined(node.id, sent, coordination.join(node.clone()).await)
         }
         .boxed()
+    }
+
+    /// A batch of lost changes was written again, or could not be: then fewer are tried together.
+    fn wrote_again(
+        &mut self,
+        batch: &LostBatch,
+        written: store::Result<WrittenAgain>,
+    ) -> BoxFuture<'static, Done> {
+        match written {
+            Ok(WrittenAgain { last, .. }) => {
+                self.left_behind.clear();
+                let count = u64::try_from(batch.changes.len()).unwrap_or(u64::MAX);
+                self.shared.counts.changes_written_again.fetch_add(count, Ordering::Relaxed);
+                self.member.wrote_again(batch, last);
+                self.batch = self.batch.saturating_mul(2).min(WRITE_AGAIN_MAX);
+                if self.member.to_write_again(1).is_none() {
+                    tracing::info!("the lost changes that this node has seen are in force again");
+                }
+                self.join()
+            }
+            Err(error) => {
+                let changes = batch.changes.len();
+                tracing::warn!(%error, changes, "lost changes were not written again; this node tries again");
+                self.batch = (changes / 2).max(1);
+                self.poll_failed()
+            }
+        }
     }
 
     fn ask(&mut self) -> BoxFuture<'static, Done> {
@@ -363,7 +407,7 @@ impl Driver {
             match command {
                 Command::Apply(rows, done) => {
                     let _give_up = GiveUpOnPanic(&self.shared);
-                    self.member.apply_own(&rows);
+                    self.member.apply_own(&rows, self.shared.clock.boottime());
                     let _ = done.send(());
                 }
                 Command::Fill(reader, fill, done) => {

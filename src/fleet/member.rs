@@ -3,13 +3,13 @@
 //! The order in which a poll takes effect is decided here: rows first, then the lease, then the acknowledgement. The
 //! driver and the simulation of tests only carry questions and answers.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::follower::{Asked, Follower, Heard, Refused, Step};
 use super::heartbeat::Heartbeat;
-use crate::domain::change::{ChangeKind, LoggedChange};
+use super::seen_changes::{LostBatch, SeenChanges};
+use crate::domain::change::LoggedChange;
 use crate::domain::id::{LogId, NodeId, Nonce, Position, SessionId};
 use crate::domain::session::Death;
 use crate::domain::time::{BootTime, UnixMillis};
@@ -17,9 +17,6 @@ use crate::live::keeper::{EndKnown, Fill, Holding, Keeper};
 use crate::live::lease::Lease;
 use crate::mutation::Mutation;
 use crate::store::coordination::{AckCommit, Joined, Polled};
-
-/// Changes that are remembered, to be written again if the database loses them.
-const REMEMBERED_MAX: usize = 10_000;
 
 /// One node's part.
 #[derive(Debug)]
@@ -37,22 +34,15 @@ pub struct Member {
     heartbeat: Heartbeat,
     /// When the lease began that the last good poll gave.
     lease_begin: Option<BootTime>,
-    /// Changes that were seen, the oldest first.
-    seen: VecDeque<LoggedChange>,
-    /// Which of them may be lost.
-    lost: Lost,
+    /// Changes that were seen.
+    seen: SeenChanges,
+    /// Whether some of them may be lost.
+    lost: bool,
+    /// The last row of the log when changes were last written again, until this node joins.
+    written_again: Option<(Position, Nonce)>,
     lease_span: Duration,
     /// What waits to be applied, in the broken variant that acknowledges first.
     unapplied: Option<Step>,
-}
-
-/// Which of the changes that were seen have to be written again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Lost {
-    Nothing,
-    /// The log was begun anew, so everyone's sessions are over. What is left is that users were disabled or deleted.
-    DisabledUsers,
-    Anything,
 }
 
 /// What to do next.
@@ -82,8 +72,9 @@ impl Member {
             durable_at: BootTime::default(),
             heartbeat: Heartbeat::default(),
             lease_begin: None,
-            seen: VecDeque::new(),
-            lost: Lost::Nothing,
+            seen: SeenChanges::default(),
+            lost: false,
+            written_again: None,
             lease_span: Duration::ZERO,
             unapplied: None,
         }
@@ -96,15 +87,17 @@ impl Member {
             self.keeper.forget_epochs();
             self.seen.clear();
         }
+        let joined = self.after_written_again(joined);
         self.log = Some(joined.log);
         self.keeper.begin_at(joined.position);
+        self.seen.rewind(joined.position);
         self.follower = Some(Follower::new(node, joined));
         // The row of the node says that it has applied the head.
         self.acknowledged = Some(joined.position);
         (self.durable_at, self.lease_begin) = (sent, None);
         self.heartbeat = Heartbeat::default();
         self.unapplied = None;
-        self.lost = Lost::Nothing;
+        self.lost = false;
     }
 
     /// Under which id the node is in the fleet.
@@ -136,25 +129,28 @@ impl Member {
             Heard::Refuse(refused) => {
                 self.lease.give_up();
                 self.lease_begin = None;
-                self.lost = match refused {
-                    Refused::ChainBroken => Lost::Anything,
-                    Refused::LogReplaced if self.lost == Lost::Nothing => Lost::DisabledUsers,
-                    _ => self.lost,
-                };
+                if refused.lost_commits() {
+                    if refused == Refused::LogReplaced && !self.lost {
+                        // Everyone's sessions are over with the old log.
+                        self.seen.keep_disabled_users();
+                    }
+                    self.lost = true;
+                    self.seen.unwrite();
+                }
                 Err(refused)
             }
         }
     }
 
-    /// The position was acknowledged, by what was sent at `sent`.
-    pub fn acknowledged(&mut self, position: Position, commit: AckCommit, sent: BootTime) {
+    /// The position was acknowledged at `now`, by what was sent at `sent`.
+    pub fn acknowledged(&mut self, position: Position, commit: AckCommit, sent: BootTime, now: BootTime) {
         self.acknowledged = Some(position);
         if commit == AckCommit::Durable {
             self.durable_at = sent;
             self.heartbeat = Heartbeat::default();
         }
         if let Some(step) = self.unapplied.take() {
-            self.apply(&step);
+            self.apply(&step, now);
         }
         self.publish_lease();
     }
@@ -181,32 +177,41 @@ impl Member {
         left
     }
 
-    /// The changes to write again: those that were seen, where some may be lost. Of those that only say that a user
-    /// changed, one for each user.
-    pub fn to_write_again(&self) -> Vec<LoggedChange> {
-        let is_lost = |row: &LoggedChange| match self.lost {
-            Lost::Nothing => false,
-            Lost::DisabledUsers => matches!(row.kind(), ChangeKind::UserDisabled | ChangeKind::UserDeleted),
-            Lost::Anything => true,
-        };
-        let is_last_of_user = |at: usize, row: &LoggedChange| {
-            let later = self.seen.iter().skip(at + 1);
-            row.kind() != ChangeKind::UserChanged
-                || !later.into_iter().any(|other| other.user() == row.user())
-        };
-        self.seen
-            .iter()
-            .enumerate()
-            .filter(|(at, row)| is_lost(row) && is_last_of_user(*at, row))
-            .map(|(_, row)| row.clone())
-            .collect()
+    /// The next changes to write again, at most `limit`: those that were seen, where some may be lost.
+    pub fn to_write_again(&self, limit: usize) -> Option<LostBatch> {
+        if self.lost { self.seen.unwritten(limit) } else { None }
     }
 
-    /// Applies rows that this node has written, whose commit was acknowledged.
-    pub fn apply_own(&mut self, rows: &[LoggedChange]) {
+    /// A batch is in force again, in a log whose last row was `last` then. It stays in force if that row is still there when
+    /// this node follows the log.
+    pub fn wrote_again(&mut self, batch: &LostBatch, last: Option<(Position, Nonce)>) {
+        self.seen.wrote(batch);
+        self.written_again = last.or(self.written_again);
+    }
+
+    /// How many changes this node keeps, and how many above `head` it does not keep any more, at most.
+    pub fn kept_and_dropped(&self, head: Position) -> (usize, u64) {
+        (self.seen.len(), self.seen.dropped_above(head))
+    }
+
+    /// Where to follow the log from: from the last row that was there when changes were written again, so that the first
+    /// poll notices if the database lost them once more.
+    fn after_written_again(&mut self, joined: Joined) -> Joined {
+        match self.written_again.take() {
+            Some((position, nonce))
+                if self.log == Some(joined.log) && !Mutation::WrittenAgainUnchecked.is_on() =>
+            {
+                Joined { position, nonce: Some(nonce), ..joined }
+            }
+            _ => joined,
+        }
+    }
+
+    /// Applies rows that this node has written, whose commit was acknowledged by `now`.
+    pub fn apply_own(&mut self, rows: &[LoggedChange], now: BootTime) {
         for row in rows {
             self.keeper.apply_own(row);
-            self.remember(row);
+            self.seen.note(row, now);
             if let Some(follower) = &mut self.follower {
                 follower.wrote(row);
             }
@@ -246,7 +251,7 @@ impl Member {
             self.unapplied = Some(step);
             return Next::Acknowledge(applied, commit);
         }
-        self.apply(&step);
+        self.apply(&step, now);
         self.publish_lease();
         match (due, again) {
             (Some(commit), _) => Next::Acknowledge(applied, commit),
@@ -255,10 +260,10 @@ impl Member {
         }
     }
 
-    fn apply(&mut self, step: &Step) {
+    fn apply(&mut self, step: &Step, now: BootTime) {
         for row in &step.rows {
             self.keeper.apply(row);
-            self.remember(row);
+            self.seen.note(row, now);
         }
         self.keeper.raise_everyone(step.everyone_epoch);
         self.keeper.advance(step.applied);
@@ -273,13 +278,6 @@ impl Member {
         let begin =
             if Mutation::LeaseWithoutDurableAck.is_on() { polled } else { polled.min(self.durable_at) };
         self.lease.publish(begin.plus(self.lease_span));
-    }
-
-    fn remember(&mut self, row: &LoggedChange) {
-        self.seen.push_back(row.clone());
-        if self.seen.len() > REMEMBERED_MAX {
-            self.seen.pop_front();
-        }
     }
 }
 
@@ -348,7 +346,7 @@ mod tests {
         assert!(lease.end().is_some());
         let replica = Polled { is_primary: false, ..polled(3, [3]) };
         assert_eq!(hear(&mut member, 100, &replica), Err(Refused::NotPrimary));
-        assert_eq!((lease.end(), member.to_write_again()), (None, vec![]));
+        assert_eq!((lease.end(), member.to_write_again(9)), (None, None));
         assert_eq!((member.leave(), member.ask(millis(0))), (Some(node(1)), None));
     }
 
@@ -362,18 +360,29 @@ mod tests {
             },
             ..row(position)
         };
-        member.apply_own(&[changed(5, 1)]);
+        member.apply_own(&[changed(5, 1)], millis(0));
         let mut seen = polled(7, 3..=4);
         seen.rows.extend([changed(5, 1), changed(6, 2), changed(7, 1)]);
         assert!(hear(&mut member, 0, &seen).is_ok());
-        assert_eq!(member.to_write_again(), [], "nothing is lost");
+        assert_eq!(member.to_write_again(9), None, "nothing is lost");
         assert_eq!(hear(&mut member, 9, &polled(3, [3])), Err(Refused::ChainBroken));
         let lost = [row(4), changed(6, 2), changed(7, 1)];
-        assert_eq!(member.to_write_again(), lost, "one change of each user");
+        let batch = member.to_write_again(9).expect("some are lost");
+        assert_eq!(batch.changes, lost, "one change of each user");
         member.leave();
-        assert_eq!(member.to_write_again(), lost, "an attempt may fail");
+        assert_eq!(member.to_write_again(9).map(|batch| batch.changes), Some(lost.to_vec()), "it may fail");
+        let first = member.to_write_again(2).expect("a batch");
+        member.wrote_again(&first, Some((at(4), nonce(4))));
+        let rest = member.to_write_again(2).expect("what is left");
+        assert_eq!(rest.changes, lost[2..], "progress is kept");
+        member.wrote_again(&rest, Some((at(5), nonce(5))));
+        assert_eq!(member.to_write_again(2), None);
         member.joined(node(2), joined(9), millis(0));
-        assert_eq!(member.to_write_again(), []);
+        assert_eq!((member.applied(), member.nonce()), (at(5), Some(nonce(5))), "it is checked again");
+        let other = Polled { rows: vec![LoggedChange { nonce: nonce(77), ..row(5) }], ..polled(9, []) };
+        assert_eq!(hear(&mut member, 20, &other), Err(Refused::ChainBroken));
+        let all = member.to_write_again(9).map(|batch| batch.changes);
+        assert_eq!(all, Some(lost.to_vec()), "what was written again was lost again");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod member;
 pub mod membership;
 #[cfg(test)]
 mod samples;
+pub mod seen_changes;
 mod settling;
 mod shared;
 mod unsettled;
@@ -54,7 +55,7 @@ use crate::host::{self, Clock, Entropy};
 use crate::live::keeper::{EndKnown, Keeper, MemoryLimits};
 use crate::live::table::Table;
 use crate::mutation::Mutation;
-use crate::store::coordination::{Coordination, Roster};
+use crate::store::coordination::{Coordination, Roster, WRITE_AGAIN_MAX};
 use crate::store::{self, Change, EndTarget, Ending, Filling, Stamp, Store, StoreError};
 use crate::supervise::Supervisor;
 
@@ -128,6 +129,7 @@ impl Fleet {
             commands: received,
             stop: stop.clone(),
             left_behind: Vec::new(),
+            batch: WRITE_AGAIN_MAX,
             joining: None,
             unreadable: None,
             has_run: false,

@@ -47,6 +47,8 @@ pub(super) struct Counts {
     pub(super) follower_turns: AtomicU64,
     pub(super) starts: AtomicU64,
     pub(super) chain_breaks: AtomicU64,
+    pub(super) changes_written_again: AtomicU64,
+    pub(super) changes_forgotten: AtomicU64,
     pub(super) nodes_evicted: AtomicU64,
     pub(super) fills: AtomicU64,
     pub(super) filled: AtomicU64,
@@ -82,6 +84,10 @@ pub struct FleetStats {
     pub starts: u64,
     /// How often the log did not go on where this node stood: commits were lost.
     pub chain_breaks: u64,
+    /// Changes that this node wrote again, or found in force, after such a loss.
+    pub changes_written_again: u64,
+    /// Changes that may be lost for good, because this node no longer kept them.
+    pub changes_forgotten: u64,
     /// Silent nodes that this node let go of.
     pub nodes_evicted: u64,
     /// Reads that filled memory.
@@ -164,6 +170,8 @@ impl Shared {
             hints_connected: get(&counts.hints_connected),
             starts: get(&counts.starts),
             chain_breaks: get(&counts.chain_breaks),
+            changes_written_again: get(&counts.changes_written_again),
+            changes_forgotten: get(&counts.changes_forgotten),
             nodes_evicted: get(&counts.nodes_evicted),
             fills: get(&counts.fills),
             filled: get(&counts.filled),

@@ -167,6 +167,8 @@ fn tell_fleet(stats: &FleetStats, metrics: &FleetMetrics) {
         (&metrics.hint_reconnects, stats.hint_reconnects),
         (&metrics.joins, stats.starts),
         (&metrics.chain_breaks, stats.chain_breaks),
+        (&metrics.changes_written_again, stats.changes_written_again),
+        (&metrics.changes_forgotten, stats.changes_forgotten),
         (&metrics.nodes_evicted, stats.nodes_evicted),
         (&metrics.fills, stats.fills),
         (&metrics.sessions_filled, stats.filled),

@@ -73,8 +73,10 @@ pub trait Coordination: Send + Sync + 'static {
 
     /// Writes changes again that this node knows to have been committed and that the log does not hold any more: epochs go
     /// up to at least what each row says, sessions that it ended end, and a user that it disabled or deleted is disabled.
-    /// What is in force already is passed over; that a user changed is always said again.
-    async fn write_again(&self, lost: &[LoggedChange], stamp: Stamp) -> Result<Change>;
+    /// What is in force already is passed over; that a user changed is always said again. One transaction, whose round trips
+    /// do not grow with the number of changes (up to [`WRITE_AGAIN_MAX`]), and one at a time: a call waits while an earlier one
+    /// still runs, also where the caller of that one gave up.
+    async fn write_again(&self, lost: &[LoggedChange], stamp: Stamp) -> Result<WrittenAgain>;
 
     /// Deletes rows of the log from before `before`, at most `limit`, from the lowest on; never the newest row, and only what
     /// lies below the last row that every live node has applied: by that row a node sees that the log is the same. Answers
@@ -99,6 +101,18 @@ pub enum AckCommit {
     /// without being fenced cannot.
     Durable,
 }
+
+/// What [`Coordination::write_again`] did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WrittenAgain {
+    /// What was written; without rows where everything is in force.
+    pub change: Change,
+    /// The last row of the log as of then, which shows that all of it is there; none for an empty log.
+    pub last: Option<(Position, Nonce)>,
+}
+
+/// Changes of one [`Coordination::write_again`] at most.
+pub const WRITE_AGAIN_MAX: usize = 256;
 
 /// A node that joins.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::coordination::{AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster};
+use super::coordination::{AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster, WrittenAgain};
 use super::{
     Change, CreateUser, Credentials, EndTarget, Ending, Filling, LoggedChange, NewSession, NewUser,
     PasswordChange, Result, SessionKey, SessionRecord, Stamp, Store, StoreError, UpdateUser, UserChange,
@@ -120,7 +120,7 @@ observed! { Coordination for ObservedCoordination {
     mark_evicting(node: NodeId, heartbeat: UnixMillis) -> bool;
     remove_evicted(node: NodeId) -> ();
     hint() -> ();
-    write_again(lost: &[LoggedChange], stamp: Stamp) -> Change;
+    write_again(lost: &[LoggedChange], stamp: Stamp) -> WrittenAgain;
     truncate_log(before: UnixMillis, limit: u32) -> u64;
     start_new_log(stamp: Stamp) -> (LogId, Change);
     schema_flaws() -> Vec<String>;

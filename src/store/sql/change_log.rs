@@ -175,6 +175,15 @@ fn unnumbered() -> Failure {
     )
 }
 
+/// The nonce of the row at `position`, if the log has one there.
+pub(super) async fn nonce_at(
+    transaction: &Transaction,
+    position: Position,
+) -> Result<Option<Nonce>, Failure> {
+    let row = change_log::Entity::find_by_id(position.as_i64()).one(transaction).await?;
+    Ok(row.as_ref().map(read).transpose()?.map(|row| row.nonce))
+}
+
 /// The rows behind `after`, in order and without a hole.
 ///
 /// MariaDB opens a read view by looking at one running transaction after the other, so a change may show while the one

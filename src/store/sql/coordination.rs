@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use super::{SqlStore, follow, hints, log_upkeep, nodes, schema, write_again};
 use crate::domain::id::{LogId, NodeId, Nonce, Position};
 use crate::domain::time::UnixMillis;
-use crate::store::coordination::{AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster};
+use crate::store::coordination::{
+    AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster, WrittenAgain,
+};
 use crate::store::{Change, LoggedChange, Result, Stamp, StoreError};
 
 #[async_trait]
@@ -74,9 +76,16 @@ impl Coordination for SqlStore {
         self.hints.next().await
     }
 
-    async fn write_again(&self, lost: &[LoggedChange], stamp: Stamp) -> Result<Change> {
+    async fn write_again(&self, lost: &[LoggedChange], stamp: Stamp) -> Result<WrittenAgain> {
         let lost: Arc<[_]> = lost.into();
-        self.steps.write(move |db| Box::pin(write_again::write_again(db, Arc::clone(&lost), stamp))).await
+        // The step owns the turn, so an attempt whose caller gave up keeps it until its transaction has ended.
+        let turn = Arc::clone(&self.writing_again).lock_owned().await;
+        self.steps
+            .write(move |db| {
+                let _ = &turn;
+                Box::pin(write_again::write_again(db, Arc::clone(&lost), stamp))
+            })
+            .await
     }
 
     async fn truncate_log(&self, before: UnixMillis, limit: u32) -> Result<u64> {

@@ -68,21 +68,13 @@ pub(super) struct EndAll<'u> {
     pub(super) reason: EndReason,
 }
 
-/// What ended.
-pub(super) struct AllEnded {
-    /// Sessions that stood.
-    pub(super) ended: u64,
-    /// The one that goes on.
-    pub(super) kept: Option<Uuid>,
-}
-
 /// Marks the sessions of a user as ended and stamps the one that goes on with the new epoch. The caller writes the epoch
-/// into the user and the row into the log.
+/// into the user and the row into the log. Returns how many of the sessions stood.
 pub(super) async fn end_all(
     transaction: &Transaction,
     all: EndAll<'_>,
     stamp: Stamp,
-) -> Result<AllEnded, Failure> {
+) -> Result<u64, Failure> {
     let head = facts::head(transaction).await?;
     let found = open_of(transaction, &[all.user.user_id], stamp.time).await?;
     let open = session_writes::lock(transaction, found).await?;
@@ -91,7 +83,7 @@ pub(super) async fn end_all(
     if let Some(kept) = division.kept {
         session_writes::stamp(transaction, kept, all.epoch).await?;
     }
-    Ok(AllEnded { ended: division.stood, kept: division.kept })
+    Ok(division.stood)
 }
 
 /// The sessions of users that have neither ended nor run out. What has run out needs no mark, and there may be very much

@@ -30,6 +30,7 @@ mod session;
 mod session_row;
 mod session_writes;
 mod sessions;
+mod set_each;
 mod source;
 mod standing;
 mod step;
@@ -80,6 +81,8 @@ pub struct SqlStore {
     /// Those by which a node follows the log, on a connection of their own.
     following: Steps,
     hints: Arc<Hints>,
+    /// Held by the one attempt to write lost changes again; its task may outlast its caller.
+    writing_again: Arc<tokio::sync::Mutex<()>>,
     is_exclusive: bool,
     place: Arc<str>,
     /// Where the database is a file: what notices that it is not the same one any more, and the connection that this needs.
@@ -121,6 +124,7 @@ impl SqlStore {
             steps,
             following,
             hints: Arc::new(Hints::new(&target)),
+            writing_again: Arc::default(),
             is_exclusive,
             place: target.describe().into(),
             files,

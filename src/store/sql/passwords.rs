@@ -84,7 +84,7 @@ async fn replace(
         .exec(transaction)
         .await?;
     let all = EndAll { user, epoch, except: None, reason: EndReason::CredentialsChanged };
-    Ok(ending::end_all(transaction, all, stamp).await?.ended)
+    ending::end_all(transaction, all, stamp).await
 }
 
 async fn log(

@@ -20,7 +20,7 @@ use sea_orm::{
 use super::error::{OpenError, describe_at_start};
 use super::limits::SqlLimits;
 use super::places::Places;
-use super::session::{Durability, Settings};
+use super::session::Settings;
 use super::source::Source;
 use super::target::Target;
 use crate::mutation::Mutation;
@@ -74,15 +74,11 @@ pub(super) fn open_following(target: &Target, limits: &SqlLimits) -> Option<(Sou
         Target::Sqlite(_, None) => return None,
         target => target.clone(),
     };
-    Some((Source::renewed_at_failure_by(move || places(&target, &limits, Durability::AsItSays)), limits))
+    Some((Source::renewed_at_failure_by(move || places(&target, &limits)), limits))
 }
 
 /// A pool that connects when it is first used, and again whenever it must.
 pub(super) fn open(target: &Target, limits: &SqlLimits) -> DatabaseConnection {
-    open_with(target, limits, Durability::Durable)
-}
-
-fn open_with(target: &Target, limits: &SqlLimits, durability: Durability) -> DatabaseConnection {
     match target {
         Target::Sqlite(options, file) => {
             // A database in memory is the one connection that it lives in.
@@ -95,7 +91,7 @@ fn open_with(target: &Target, limits: &SqlLimits, durability: Durability) -> Dat
             SqlxSqliteConnector::from_sqlx_sqlite_pool(pool)
         }
         Target::Postgres(options) => {
-            let settings = Settings::of_postgres(limits, durability);
+            let settings = Settings::of_postgres(limits);
             let pool = pool_options(limits).after_connect(move |connection: &mut PgConnection, _| {
                 let settings = settings.clone();
                 Box::pin(async move { settings.apply_to_postgres(connection).await })

@@ -9,15 +9,6 @@ use sea_orm::sqlx::{self, AssertSqlSafe, Executor as _, Row as _};
 
 use super::limits::SqlLimits;
 
-/// Whether a commit on a connection must be durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Durability {
-    /// It must.
-    Durable,
-    /// The connection says itself what may be lost.
-    AsItSays,
-}
-
 /// The statements of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -29,7 +20,7 @@ pub(super) struct Settings {
 impl Settings {
     /// Those of PostgreSQL. The last timeout ends a transaction whose node hangs, so that nobody holds the head of the log
     /// for ever.
-    pub(super) fn of_postgres(limits: &SqlLimits, durability: Durability) -> Self {
+    pub(super) fn of_postgres(limits: &SqlLimits) -> Self {
         let spans = [
             ("statement_timeout", limits.statement_timeout),
             ("lock_timeout", limits.lock_timeout),
@@ -45,14 +36,12 @@ impl Settings {
             format!("current_setting('{name}')::interval = interval '{} ms'", span.as_millis())
         };
         checks.extend(spans.map(|(name, span)| check(name, &span_is(name, span))));
-        if durability == Durability::Durable {
-            let weak = "current_setting('synchronous_commit') IN ('off', 'local')";
-            set.push(format!(
-                "set_config('synchronous_commit', CASE WHEN {weak} THEN 'on' \
-                 ELSE current_setting('synchronous_commit') END, false)"
-            ));
-            checks.push(check("synchronous_commit", &format!("NOT ({weak})")));
-        }
+        let weak = "current_setting('synchronous_commit') IN ('off', 'local')";
+        set.push(format!(
+            "set_config('synchronous_commit', CASE WHEN {weak} THEN 'on' \
+             ELSE current_setting('synchronous_commit') END, false)"
+        ));
+        checks.push(check("synchronous_commit", &format!("NOT ({weak})")));
         Self {
             set: vec![format!("SELECT {}", set.join(", "))],
             verify: format!("SELECT concat_ws(', ', {})", checks.join(", ")),

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::change_log::placeholders;
 use super::entity::sessions::{Column, Entity, Model};
 use super::error::Failure;
+use super::set_each::{Target, set_each};
 use super::step::{Pool, Transaction};
 use crate::domain::session::EndReason;
 use crate::store::Stamp;
@@ -76,6 +77,12 @@ pub(super) async fn stamp(transaction: &Transaction, id: Uuid, epoch: i64) -> Re
         .exec(transaction)
         .await?;
     Ok(())
+}
+
+/// The same for many sessions, each with its own epoch.
+pub(super) async fn stamp_all(transaction: &Transaction, epochs: &[(Uuid, i64)]) -> Result<(), Failure> {
+    let column = Target { table: "sessions", key: "session_id", column: "user_epoch" };
+    set_each(transaction, column, epochs).await
 }
 
 /// Deletes those of the sessions whose `column` is still below `bound`, and answers how many.

@@ -158,7 +158,7 @@ pub(super) async fn update(
     let user = to_user(after)?;
     let ended = if disabling {
         let all = EndAll { user: &before, epoch, except: None, reason: EndReason::UserDisabled };
-        ending::end_all(transaction, all, stamp).await?.ended
+        ending::end_all(transaction, all, stamp).await?
     } else {
         0
     };
@@ -183,7 +183,7 @@ pub(super) async fn delete(
     };
     let epoch = user.next_epoch();
     let all = EndAll { user: &user, epoch, except: None, reason: EndReason::UserDisabled };
-    let ended = ending::end_all(transaction, all, stamp).await?.ended;
+    let ended = ending::end_all(transaction, all, stamp).await?;
     users::Entity::delete_by_id(id.as_uuid()).exec(transaction).await?;
     let entry = LogEntry::UserDeleted { user: id, epoch: Epoch::from_i64(epoch) };
     let rows = change_log::append(transaction, &[entry], stamp).await?;

@@ -1,7 +1,8 @@
-//! Changes that were committed, and that the database has lost, are written again.
+//! Changes that were committed, and that the database has lost, are written again: one batch of them a transaction.
 //!
 //! Users are locked first, then sessions, then the head of the log, as everywhere. What is in force already is passed over,
-//! so that all nodes that know of the same changes may write them.
+//! so that all nodes that know of the same changes may write them. What to write is decided in memory and written by
+//! statements for many rows, so that the number of round trips does not grow with the batch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,29 +12,32 @@ use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect 
 use uuid::Uuid;
 
 use super::change_log;
-use super::ending::{self, EndAll, open_of};
+use super::ending::{divide, open_of};
 use super::entity::{log_head, sessions, users};
 use super::error::Failure;
 use super::facts::{self, headless};
 use super::session_writes;
+use super::set_each::{Target, set_each};
 use super::step::{Transaction, Verdict};
 use super::user_row::state_number;
 use super::users::lock_all;
 use crate::domain::id::{Epoch, Position, SessionId, UserId};
 use crate::domain::session::EndReason;
 use crate::domain::user::UserState;
-use crate::store::{Change, ChangeKind, LogEntry, LoggedChange, Stamp};
+use crate::store::coordination::WrittenAgain;
+use crate::store::{ChangeKind, LogEntry, LoggedChange, Stamp};
 
 /// Writes what of `lost` is not in force.
 pub(super) async fn write_again(
     transaction: &Transaction,
     lost: Arc<[LoggedChange]>,
     stamp: Stamp,
-) -> Result<Verdict<Change>, Failure> {
+) -> Result<Verdict<WrittenAgain>, Failure> {
     let mut repair = Repair::lock(transaction, &lost, stamp).await?;
     for change in lost.iter() {
-        repair.take_in(transaction, change, stamp).await?;
+        repair.take_in(&change.entry);
     }
+    repair.write(transaction).await?;
     let mut rows = Vec::new();
     if !repair.entries.is_empty() {
         rows = change_log::append(transaction, &repair.entries, stamp).await?;
@@ -42,136 +46,181 @@ pub(super) async fn write_again(
     if let Some(epoch) = everyone.filter_map(LoggedChange::epoch).max() {
         rows.extend(raise_everyone(transaction, epoch, stamp).await?);
     }
-    if rows.is_empty() {
-        let head = Position::from_i64(facts::head(transaction).await?.position);
-        return Ok(Verdict::Nothing(change_log::no_change(head)));
+    if let Some(row) = rows.last() {
+        let at_head = Some((row.position, row.nonce));
+        return Ok(Verdict::Commit(WrittenAgain {
+            change: change_log::change(repair.ended, rows),
+            last: at_head,
+        }));
     }
-    Ok(Verdict::Commit(change_log::change(repair.ended, rows)))
+    let head = Position::from_i64(facts::head(transaction).await?.position);
+    let at_head = change_log::nonce_at(transaction, head).await?.map(|nonce| (head, nonce));
+    Ok(Verdict::Nothing(WrittenAgain { change: change_log::no_change(head), last: at_head }))
 }
 
-/// What is locked, and what was written so far.
+/// What is locked, and what is to be written.
 struct Repair {
+    stamp: Stamp,
     users: BTreeMap<Uuid, users::Model>,
     /// Sessions that have not ended.
     open: BTreeMap<Uuid, sessions::Model>,
     head: log_head::Model,
+    marks: Vec<(EndReason, Uuid)>,
+    /// Sessions that go on, with their new epochs.
+    kept: BTreeMap<Uuid, i64>,
+    raised: BTreeMap<Uuid, Raised>,
     entries: Vec<LogEntry>,
     ended: u64,
+}
+
+/// What changes about a user.
+#[derive(Default)]
+struct Raised {
+    credential_epoch: i64,
+    password_epoch: Option<i64>,
+    is_disabled: bool,
 }
 
 impl Repair {
     async fn lock(transaction: &Transaction, lost: &[LoggedChange], stamp: Stamp) -> Result<Self, Failure> {
         let ids: BTreeSet<_> = lost.iter().filter_map(LoggedChange::user).map(UserId::as_uuid).collect();
         let users = lock_all(transaction, &ids).await?;
-        let named = lost.iter().filter(|change| change.kind().is_of_one_session());
-        let mut ids: BTreeSet<_> = named.filter_map(LoggedChange::session).map(SessionId::as_uuid).collect();
-        let of_users: Vec<_> = users.keys().copied().collect();
-        ids.extend(open_of(transaction, &of_users, stamp.time).await?);
+        let (of_one, of_user): (Vec<_>, Vec<_>) =
+            lost.iter().partition(|change| change.kind().is_of_one_session());
+        let named = of_one.into_iter().filter_map(LoggedChange::session);
+        let mut ids: BTreeSet<_> = named.map(SessionId::as_uuid).collect();
+        // Whose epoch is there already has nothing to end.
+        let is_behind = |change: &&LoggedChange| {
+            let user = change.user().and_then(|id| users.get(&id.as_uuid()));
+            let epoch = change.epoch().map(Epoch::as_i64);
+            user.is_some_and(|user| Some(user.credential_epoch) < epoch)
+        };
+        let behind = of_user.into_iter().filter(is_behind).filter_map(LoggedChange::user);
+        let behind: BTreeSet<_> = behind.map(UserId::as_uuid).collect();
+        let behind: Vec<_> = behind.into_iter().collect();
+        ids.extend(open_of(transaction, &behind, stamp.time).await?);
         let open = session_writes::lock(transaction, ids.into_iter().collect()).await?;
         let open = open.into_iter().map(|session| (session.session_id, session)).collect();
         let head = facts::head(transaction).await?;
-        Ok(Self { users, open, head, entries: Vec::new(), ended: 0 })
+        let (marks, kept, raised, entries) = Default::default();
+        Ok(Self { stamp, users, open, head, marks, kept, raised, entries, ended: 0 })
     }
 
-    async fn take_in(
-        &mut self,
-        transaction: &Transaction,
-        change: &LoggedChange,
-        stamp: Stamp,
-    ) -> Result<(), Failure> {
-        match change.kind() {
-            ChangeKind::SessionEnded | ChangeKind::SessionMisused => {
-                self.end_session(transaction, change, stamp).await
+    fn take_in(&mut self, entry: &LogEntry) {
+        match *entry {
+            LogEntry::SessionEnded { session, .. } => self.end_session(session, EndReason::Revoked),
+            LogEntry::SessionMisused { session, .. } => self.end_session(session, EndReason::BindingMismatch),
+            LogEntry::UserSessionsEnded { user, epoch, kept } => {
+                if let Some(kept) = self.raise(user, epoch, kept, EndReason::Revoked) {
+                    self.entries.push(LogEntry::UserSessionsEnded { user, epoch, kept: kept.id });
+                }
             }
-            ChangeKind::UserSessionsEnded
-            | ChangeKind::PasswordChanged
-            | ChangeKind::UserDisabled
-            | ChangeKind::UserDeleted => self.raise_user(transaction, change, stamp).await,
-            ChangeKind::UserChanged => {
-                self.tell_of_user(change);
-                Ok(())
+            LogEntry::PasswordChanged { user, epoch, kept } => {
+                if let Some(kept) = self.raise(user, epoch, kept, EndReason::CredentialsChanged) {
+                    self.raised_mut(user).password_epoch = Some(epoch.as_i64());
+                    self.entries.push(LogEntry::PasswordChanged { user, epoch, kept: kept.id });
+                }
             }
-            ChangeKind::EveryoneEnded => Ok(()),
+            // A deleted user who is there again is disabled: nobody else knows what became of the row.
+            LogEntry::UserDisabled { user, epoch } | LogEntry::UserDeleted { user, epoch } => {
+                if self.raise(user, epoch, None, EndReason::UserDisabled).is_some() {
+                    self.raised_mut(user).is_disabled = true;
+                    if let Some(user) = self.users.get_mut(&user.as_uuid()) {
+                        user.state = state_number(UserState::Disabled);
+                    }
+                    self.entries.push(LogEntry::UserDisabled { user, epoch });
+                }
+            }
+            LogEntry::UserChanged { user, .. } => self.record_user_changed(user),
+            LogEntry::EveryoneEnded { .. } => {}
         }
     }
 
-    async fn end_session(
-        &mut self,
-        transaction: &Transaction,
-        change: &LoggedChange,
-        stamp: Stamp,
-    ) -> Result<(), Failure> {
-        let ended = change.session().and_then(|id| self.open.remove(&id.as_uuid()));
-        let Some(session) = ended else { return Ok(()) };
-        let misused = change.kind() == ChangeKind::SessionMisused;
-        let reason = if misused { EndReason::BindingMismatch } else { EndReason::Revoked };
-        session_writes::mark(transaction, &[session.session_id], reason, stamp).await?;
+    fn end_session(&mut self, session: SessionId, reason: EndReason) {
+        let Some(session) = self.take(session.as_uuid(), reason) else { return };
         let user = self.users.get(&session.user_id);
-        let stood = session.is_unended(user, &self.head, stamp.time) && session.is_used_lately(stamp.time);
+        let now = self.stamp.time;
+        let stood = session.is_unended(user, &self.head, now) && session.is_used_lately(now);
         self.ended += u64::from(stood);
         self.entries.push(change_log::session_ended(&session, reason));
-        Ok(())
     }
 
-    /// A deleted user who is there again is disabled: nobody else knows what became of the row.
-    async fn raise_user(
+    /// Takes a session out of the open ones, to be marked as ended.
+    fn take(&mut self, id: Uuid, reason: EndReason) -> Option<sessions::Model> {
+        let session = self.open.remove(&id)?;
+        self.kept.remove(&id);
+        self.marks.push((reason, id));
+        Some(session)
+    }
+
+    /// Raises the epoch of a user, unless it is there already, and ends the sessions but `except`.
+    fn raise(
         &mut self,
-        transaction: &Transaction,
-        change: &LoggedChange,
-        stamp: Stamp,
-    ) -> Result<(), Failure> {
-        let user = change.user().and_then(|id| self.users.get_mut(&id.as_uuid()));
-        let (Some(user), Some(epoch)) = (user, change.epoch().map(Epoch::as_i64)) else { return Ok(()) };
-        if user.credential_epoch >= epoch {
-            return Ok(());
-        }
-        let (kind, reason) = match change.kind() {
-            ChangeKind::PasswordChanged => (change.kind(), EndReason::CredentialsChanged),
-            ChangeKind::UserDisabled | ChangeKind::UserDeleted => {
-                (ChangeKind::UserDisabled, EndReason::UserDisabled)
-            }
-            _ => (change.kind(), EndReason::Revoked),
-        };
-        let all = EndAll { user, epoch, except: change.session().map(SessionId::as_uuid), reason };
-        let done = ending::end_all(transaction, all, stamp).await?;
-        let mut update = users::Entity::update_many()
-            .col_expr(users::Column::CredentialEpoch, Expr::val(epoch))
-            .col_expr(users::Column::UpdateTime, Expr::val(stamp.time.as_millis()))
-            .filter(users::Column::UserId.eq(user.user_id));
-        if kind == ChangeKind::PasswordChanged {
-            update = update.col_expr(users::Column::PasswordEpoch, Expr::val(epoch));
-        }
-        if kind == ChangeKind::UserDisabled {
-            user.state = state_number(UserState::Disabled);
-            update = update.col_expr(users::Column::State, Expr::val(user.state));
-        }
-        update.exec(transaction).await?;
+        user: UserId,
+        epoch: Epoch,
+        except: Option<SessionId>,
+        reason: EndReason,
+    ) -> Option<Kept> {
+        let (id, epoch, now) = (user.as_uuid(), epoch.as_i64(), self.stamp.time);
+        let user = self.users.get_mut(&id).filter(|user| user.credential_epoch < epoch)?;
+        let own = self.open.values();
+        let own = own.filter(|session| session.user_id == id && session.expire_time > now.as_millis());
+        let division = divide(user, own, except.map(SessionId::as_uuid), &self.head, now);
         user.credential_epoch = epoch;
-        let id = user.user_id;
-        self.open.retain(|_, session| session.user_id != id || Some(session.session_id) == done.kept);
-        if let Some(kept) = done.kept.and_then(|kept| self.open.get_mut(&kept)) {
-            kept.user_epoch = epoch;
+        self.raised.entry(id).or_default().credential_epoch = epoch;
+        for ending in division.ending {
+            self.take(ending, reason);
         }
-        self.ended += done.ended;
-        let (user, epoch) = (UserId::from_uuid(id), Epoch::from_i64(epoch));
-        let kept = done.kept.map(SessionId::from_uuid);
-        self.entries.push(match kind {
-            ChangeKind::PasswordChanged => LogEntry::PasswordChanged { user, epoch, kept },
-            ChangeKind::UserDisabled => LogEntry::UserDisabled { user, epoch },
-            _ => LogEntry::UserSessionsEnded { user, epoch, kept },
-        });
-        Ok(())
+        if let Some(kept) = division.kept.and_then(|kept| self.open.get_mut(&kept)) {
+            kept.user_epoch = epoch;
+            self.kept.insert(kept.session_id, epoch);
+        }
+        self.ended += division.stood;
+        Some(Kept { id: division.kept.map(SessionId::from_uuid) })
+    }
+
+    fn raised_mut(&mut self, user: UserId) -> &mut Raised {
+        self.raised.entry(user.as_uuid()).or_default()
     }
 
     /// What the user was changed to is lost; that the others read the user again is all that can be done.
-    fn tell_of_user(&mut self, change: &LoggedChange) {
-        let Some(user) = change.user().and_then(|id| self.users.get(&id.as_uuid())) else { return };
-        let epoch = Epoch::from_i64(user.credential_epoch);
-        let entry = LogEntry::UserChanged { user: UserId::from_uuid(user.user_id), epoch };
+    fn record_user_changed(&mut self, user: UserId) {
+        let Some(row) = self.users.get(&user.as_uuid()) else { return };
+        let entry = LogEntry::UserChanged { user, epoch: Epoch::from_i64(row.credential_epoch) };
         if !self.entries.contains(&entry) {
             self.entries.push(entry);
         }
     }
+
+    /// Writes all but the log.
+    async fn write(&mut self, transaction: &Transaction) -> Result<(), Failure> {
+        self.marks.sort_unstable_by_key(|(reason, id)| (reason.as_i16(), *id));
+        for marks in self.marks.chunk_by(|(one, _), (other, _)| one == other) {
+            let ids: Vec<_> = marks.iter().map(|(_, id)| *id).collect();
+            session_writes::mark(transaction, &ids, marks[0].0, self.stamp).await?;
+        }
+        let kept: Vec<_> = self.kept.iter().map(|(id, epoch)| (*id, *epoch)).collect();
+        session_writes::stamp_all(transaction, &kept).await?;
+        let epochs = self.raised.iter().map(|(user, raised)| (*user, raised.credential_epoch));
+        set_each(transaction, of_users("credential_epoch"), &epochs.collect::<Vec<_>>()).await?;
+        let times = self.raised.keys().map(|user| (*user, self.stamp.time.as_millis()));
+        set_each(transaction, of_users("update_time"), &times.collect::<Vec<_>>()).await?;
+        let passwords = self.raised.iter().filter_map(|(user, raised)| Some((*user, raised.password_epoch?)));
+        set_each(transaction, of_users("password_epoch"), &passwords.collect::<Vec<_>>()).await?;
+        let disabled = self.raised.iter().filter(|(_, raised)| raised.is_disabled);
+        let disabled = disabled.map(|(user, _)| (*user, i64::from(state_number(UserState::Disabled))));
+        set_each(transaction, of_users("state"), &disabled.collect::<Vec<_>>()).await
+    }
+}
+
+/// A column of the table of users.
+const fn of_users(column: &'static str) -> Target {
+    Target { table: "users", key: "user_id", column }
+}
+
+/// The session that goes on, if one does.
+struct Kept {
+    id: Option<SessionId>,
 }
 
 /// Raises the epoch of everyone to `epoch`, unless it is there. The head is locked first, so that of several nodes one

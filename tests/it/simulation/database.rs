@@ -319,12 +319,13 @@ impl Database {
         self.commit(begun, now)
     }
 
-    /// Writes again what was lost.
-    pub fn write_again(&mut self, lost: &[LoggedChange], now: Moment) {
+    /// Writes again what was lost, and says what the last row of the log is.
+    pub fn write_again(&mut self, lost: &[LoggedChange], now: Moment) -> Option<(Position, Nonce)> {
         self.begin_commit();
         for change in lost {
             self.write_one_again(change, now);
         }
+        self.state.rows.get(&self.state.head).map(|row| (row.position, row.nonce))
     }
 
     fn write_one_again(&mut self, change: &LoggedChange, now: Moment) {

@@ -53,6 +53,37 @@ fn a_node_notices_that_its_own_change_was_lost() {
     }
 }
 
+/// A node writes lost changes again, and the next server loses some of that before the node has joined. It must notice.
+#[test]
+fn what_was_written_again_and_lost_again_is_written_again() {
+    let mut stage = Stage::new(1);
+    for session in 0..3 {
+        stage.db.revoke(end(session), stage.now);
+    }
+    stage.poll(0);
+    stage.db.fail_over(3);
+    let asked = stage.ask(0);
+    let polled = stage.answer(0, asked);
+    assert_eq!(stage.hear(0, asked, &polled), Err(Refused::ChainBroken));
+    let before = stage.nodes[0].member.leave().expect("it has joined");
+    stage.db.leave(before);
+    assert!(stage.write_again(0, 2));
+    assert!(stage.write_again(0, 2));
+    assert!(!stage.write_again(0, 2), "three sessions are two batches");
+    assert!(!stage.db.fail_over(1).is_empty(), "the second batch is lost");
+    stage.insert(0);
+    let asked = stage.ask(0);
+    let polled = stage.answer(0, asked);
+    assert_eq!(stage.hear(0, asked, &polled), Err(Refused::ChainBroken));
+    stage.join(0);
+    stage.poll(0);
+    for session in 0..3 {
+        let read = stage.read(session);
+        stage.fill(0, read);
+        assert_eq!(stage.look_up(0, session), Verdict::Over, "session {session}");
+    }
+}
+
 /// A read counts in the numbers of a log that was lost, and comes back when they have been given again.
 #[test]
 fn a_read_from_before_a_new_start_is_not_taken_in() {

@@ -99,9 +99,10 @@ impl Node {
         begun: Moment,
         now: Moment,
     ) -> Barrier {
-        self.member.apply_own(rows);
+        let boottime = self.boottime(now);
+        self.member.apply_own(rows, boottime);
         let nonce = rows.last().map(|row| row.nonce);
-        Barrier::new(position, nonce, self.boottime(begun), self.boottime(now))
+        Barrier::new(position, nonce, self.boottime(begun), boottime)
     }
 
     /// The outcome of a commit of its own is unknown.

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use latchkey::domain::change::LoggedChange;
 use latchkey::domain::id::{NodeId, Position};
 use latchkey::domain::time::BootTime;
 use latchkey::fleet::follower::Asked;
 use latchkey::fleet::member::Next;
 use latchkey::fleet::membership::{Evictions, Measure};
+use latchkey::fleet::seen_changes::LostBatch;
 use latchkey::live::keeper::MemoryLimits;
 use latchkey::mutation::Mutation;
 use latchkey::store::coordination::AckCommit;
@@ -23,6 +23,8 @@ use super::world::{Answer, POLL, Request, Wake, World};
 pub const PATIENCE: Duration = Duration::from_millis(1_200);
 /// How often a node looks after the others.
 pub const NODES_LOOK: Duration = Duration::from_millis(700);
+/// Changes that are written again together: few, so that batches follow each other.
+const WRITE_AGAIN_MAX: usize = 3;
 /// Small, so that its bounds are met.
 const LIMITS: MemoryLimits = MemoryLimits { sessions_max: 60, dead_max: 300, changes_max: 40 };
 
@@ -49,8 +51,8 @@ pub struct Process {
 }
 
 enum Work {
-    Leaving(Vec<LoggedChange>),
-    WritingAgain,
+    Leaving,
+    WritingAgain(LostBatch),
     Inserting(NodeId, Moment),
     Starting(NodeId, Moment),
     Polling(Asked),
@@ -114,8 +116,11 @@ impl World {
         let process = &mut self.processes[node];
         process.follows = None;
         match (std::mem::replace(&mut process.work, Work::Waiting), answer) {
-            (Work::Leaving(lost), _) => self.write_again_and_join(node, lost),
-            (Work::WritingAgain, Answer::Done) => self.insert(node),
+            (Work::Leaving, _) => self.write_again_and_join(node),
+            (Work::WritingAgain(batch), Answer::WrittenAgain(last)) => {
+                process.node.member.wrote_again(&batch, last);
+                self.write_again_and_join(node);
+            }
             (Work::Inserting(id, sent), Answer::Done) => {
                 self.work(node, Work::Starting(id, sent), Request::Start);
             }
@@ -178,19 +183,19 @@ impl World {
     }
 
     fn join(&mut self, node: usize) {
-        let member = &mut self.processes[node].node.member;
-        let (before, lost) = (member.leave(), member.to_write_again());
-        match before {
-            Some(before) => self.work(node, Work::Leaving(lost), Request::Leave(before)),
-            None => self.write_again_and_join(node, lost),
+        match self.processes[node].node.member.leave() {
+            Some(before) => self.work(node, Work::Leaving, Request::Leave(before)),
+            None => self.write_again_and_join(node),
         }
     }
 
-    fn write_again_and_join(&mut self, node: usize, lost: Vec<LoggedChange>) {
-        if lost.is_empty() {
-            self.insert(node);
-        } else {
-            self.work(node, Work::WritingAgain, Request::WriteAgain(lost));
+    fn write_again_and_join(&mut self, node: usize) {
+        match self.processes[node].node.member.to_write_again(WRITE_AGAIN_MAX) {
+            None => self.insert(node),
+            Some(batch) => {
+                let request = Request::WriteAgain(batch.changes.clone());
+                self.work(node, Work::WritingAgain(batch), request);
+            }
         }
     }
 

@@ -54,11 +54,24 @@ impl Stage {
 
     /// A node leaves, writes again what was lost, and joins anew, as the driver does it.
     pub fn join(&mut self, node: usize) {
-        let lost = self.nodes[node].member.to_write_again();
         if let Some(before) = self.nodes[node].member.leave() {
             self.db.leave(before);
         }
-        self.db.write_again(&lost, self.now);
+        while self.write_again(node, 2) {}
+        self.insert(node);
+    }
+
+    /// A node that has left writes one batch again; false where there is none.
+    pub fn write_again(&mut self, node: usize, limit: usize) -> bool {
+        let member = &mut self.nodes[node].member;
+        let Some(batch) = member.to_write_again(limit) else { return false };
+        let last = self.db.write_again(&batch.changes, self.now);
+        member.wrote_again(&batch, last);
+        true
+    }
+
+    /// A node that has left joins anew.
+    pub fn insert(&mut self, node: usize) {
         self.joins += 1;
         let id = people::node_id(self.joins);
         self.db.insert_node(id, self.now);

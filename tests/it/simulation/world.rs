@@ -75,6 +75,7 @@ pub enum Answer {
     Read(Fill),
     Credentials(Box<Credentials>),
     Changed(Change),
+    WrittenAgain(Option<(Position, Nonce)>),
     /// Nothing was done.
     Refused,
     /// Nobody knows.
@@ -301,10 +302,7 @@ impl World {
                 db.leave(node);
                 Answer::Done
             }
-            Request::WriteAgain(lost) => {
-                db.write_again(&lost, now);
-                Answer::Done
-            }
+            Request::WriteAgain(lost) => Answer::WrittenAgain(db.write_again(&lost, now)),
             Request::Mark(node, heartbeat) => {
                 db.mark_evicting(node, heartbeat, now);
                 Answer::Done

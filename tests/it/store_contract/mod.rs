@@ -34,3 +34,4 @@ mod unreadable;
 mod user_updates;
 mod users;
 mod write_again;
+mod write_again_far;

@@ -5,7 +5,7 @@
 use latchkey::domain::id::{Epoch, Position, SessionId, UserId};
 use latchkey::domain::session::{Death, EndReason, Session};
 use latchkey::domain::user::{DisplayName, User, UserState};
-use latchkey::store::coordination::Coordination as _;
+use latchkey::store::coordination::{Coordination as _, WrittenAgain};
 use latchkey::store::sql::SqlStore;
 use latchkey::store::{Change, ChangeKind, EndTarget, LogEntry, LoggedChange, Stamp, Store, UserChange};
 use tokio::task::JoinSet;
@@ -45,13 +45,15 @@ fn lost(
 /// Writes again, and again, which must change nothing more. The rows that are answered are those of the log.
 async fn write_again(store: &SqlStore, lost: &[LoggedChange]) -> Change {
     let (before, first) = (head(store).await, stamp(at(5)));
-    let change = store.write_again(lost, first).await.expect("written");
+    let WrittenAgain { change, last } = store.write_again(lost, first).await.expect("written");
     let rows = log_after(store, before).await;
     assert_eq!(change.rows, rows);
     assert!(rows.iter().all(|row| (row.nonce, row.time) == (first.nonce, first.time)));
     let after = head(store).await;
     assert_eq!(change.position, after);
-    let again = store.write_again(lost, stamp(at(6))).await.expect("passed over");
+    let at_head = log_after(store, Position::ZERO).await.pop().map(|row| (row.position, row.nonce));
+    assert_eq!(last, at_head, "the last row of the log");
+    let again = store.write_again(lost, stamp(at(6))).await.expect("passed over").change;
     let expected = lost.iter().filter(|row| row.kind() == ChangeKind::UserChanged).count();
     assert_eq!((again.ended, again.rows.len()), (0, expected.min(again.rows.len())), "{again:?}");
     assert!(again.rows.iter().all(|row| row.kind() == ChangeKind::UserChanged), "{again:?}");
@@ -266,7 +268,7 @@ async fn many_nodes_write_it_once(db: &TestDatabase) {
     let mut writing = JoinSet::new();
     for _ in 0..8 {
         let (store, rows) = (store.clone(), rows.clone());
-        writing.spawn(async move { store.write_again(&rows, stamp(at(5))).await.expect("written") });
+        writing.spawn(async move { store.write_again(&rows, stamp(at(5))).await.expect("written").change });
     }
     let changes = writing.join_all().await;
     assert_eq!(changes.iter().map(|change| change.rows.len()).sum::<usize>(), 4);

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use latchkey::domain::id::{LogId, NodeId, Nonce, Position};
 use latchkey::domain::time::UnixMillis;
 use latchkey::host::ManualClock;
-use latchkey::store::coordination::{AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster};
+use latchkey::store::coordination::{AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster, WrittenAgain};
 use latchkey::store::{Change, LoggedChange, Result, Stamp};
 
 use super::interposed_store::{Faults, time_of};
@@ -54,7 +54,7 @@ interposed! {
     remove_evicted(node: NodeId) -> ();
     hint() -> ();
     hinted() -> Hint;
-    write_again(lost: &[LoggedChange], stamp: Stamp) -> Change;
+    write_again(lost: &[LoggedChange], stamp: Stamp) -> WrittenAgain;
     truncate_log(before: UnixMillis, limit: u32) -> u64;
     start_new_log(stamp: Stamp) -> (LogId, Change);
     schema_flaws() -> Vec<String>;

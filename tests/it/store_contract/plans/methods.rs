@@ -203,7 +203,7 @@ async fn call_coordination(
                 },
                 time: now,
             };
-            store.write_again(&[lost], stamp(now)).await.map(|change| ended(Some(change), 2))
+            store.write_again(&[lost], stamp(now)).await.map(|written| ended(Some(written.change), 2))
         }
         "truncate_log" => {
             let joined = store.nodes().await.expect("the nodes").nodes;

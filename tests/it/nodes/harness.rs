@@ -12,10 +12,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
 
-use super::load::{Load, World, look_at_all};
+use super::checker::check;
+use super::load::{LAST_LOOK, Load, World, look_at_all};
 use super::log::{Entry, Log, Process, now};
 use super::report::Report;
 use crate::crash::{prepare, start};
+use crate::history::checker::Violation;
 use crate::history::client::{Client, Outcome};
 use crate::support::databases::TestDatabase;
 use crate::support::dice::{Dice, seeds};
@@ -147,12 +149,35 @@ impl Fleet {
             .await;
     }
 
-    /// Lets the callers finish, asks all nodes for the sessions of late, and judges all of it.
-    pub async fn end(mut self, title: &str) -> Report {
+    /// Leads new connections of all nodes to another server.
+    pub fn switch_to(&self, server: &str) {
+        for slot in self.slots.iter() {
+            slot.proxy.switch_to(server);
+        }
+    }
+
+    /// Lets the callers finish, asks all nodes for so many of the latest sessions, and returns what must not be.
+    pub async fn violations(mut self, look_back: usize) -> Vec<(Process, Violation)> {
+        self.stop_load().await;
+        look_at_all(&self.world, &self.slots, look_back).await;
+        check(&self.log().entries())
+    }
+
+    async fn stop_load(&mut self) {
         if let Some(load) = self.load.take() {
             load.end().await;
         }
-        look_at_all(&self.world, &self.slots).await;
+    }
+
+    /// Lets the callers finish, asks all nodes for the sessions of late, and judges all of it.
+    pub async fn end(self, title: &str) -> Report {
+        self.end_looking_back(title, LAST_LOOK).await
+    }
+
+    /// The same with so many of the latest sessions.
+    pub async fn end_looking_back(mut self, title: &str, look_back: usize) -> Report {
+        self.stop_load().await;
+        look_at_all(&self.world, &self.slots, look_back).await;
         let (nodes, lease) = (self.slots.len(), self.lease.as_millis());
         let title = format!("{title}, {}, {nodes} nodes, lease {lease} ms", self.engine);
         let entries = self.log().entries();

@@ -34,7 +34,7 @@ const WRITE_MAX: Duration = Duration::from_secs(15);
 /// Questions at a time when all is over.
 const QUESTIONS: usize = 24;
 /// Sessions that are asked about at the end, at each node.
-const LAST_LOOK: usize = 500;
+pub const LAST_LOOK: usize = 500;
 
 /// Why nobody knew, where no answer came in time.
 pub const NO_ANSWER: &str = "NO_ANSWER";
@@ -83,11 +83,11 @@ impl Load {
     }
 }
 
-/// Asks each node about the sessions of late.
-pub async fn look_at_all(world: &World, slots: &[Arc<Slot>]) {
+/// Asks each node about so many of the latest sessions.
+pub async fn look_at_all(world: &World, slots: &[Arc<Slot>], count: usize) {
     for slot in slots {
         let door = slot.door();
-        let sessions = (0..LAST_LOOK).filter_map(|back| world.log.session_back(back));
+        let sessions = (0..count).map_while(|back| world.log.session_back(back));
         let ask = |session: Known| {
             let (log, door) = (Arc::clone(&world.log), door.clone());
             async move { ask(&log, door, session).await }

@@ -8,7 +8,7 @@ use latchkey::domain::time::BootTime;
 use latchkey::host::{Clock as _, SystemClock};
 
 use crate::history::books::Known;
-use crate::history::checker::{Answer, Call, Event, Outcome};
+use crate::history::checker::{Answer, Call, Event, Outcome, Target};
 
 /// A process of the program: the place of the node, and how many were there before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -53,6 +53,19 @@ impl Log {
     pub fn end(&self, process: Process, begun: Begun, event: Event, why: Option<String>) {
         let call = Call { begin: begun.tick, end: self.ticks.fetch_add(1, Ordering::SeqCst), event };
         lock(&self.entries).push(Entry { process, call, began: begun.at, ended: now(), why });
+    }
+
+    /// A fail-over lost the commits after `since`. It may have ended each session that was made since then, which is no
+    /// log-out that nobody asked for: it is recorded as a revocation whose outcome is unknown.
+    pub fn lose_commits_since(&self, since: BootTime) {
+        let lost = |entry: &Entry| match &entry.call.event {
+            Event::SignedIn { session, .. } if entry.ended >= since => Some((entry.process, session.clone())),
+            _ => None,
+        };
+        for (process, session) in self.entries().iter().filter_map(lost) {
+            let (target, outcome) = (Target::Session(session), Outcome::Unknown);
+            self.end(process, self.begin(), Event::Revoked { target, outcome }, Some("FAIL_OVER".to_owned()));
+        }
     }
 
     /// Writes down a token.

@@ -7,6 +7,7 @@
 mod checker;
 mod counts;
 mod crowds;
+mod failover;
 mod frozen;
 mod harness;
 mod head_lock;

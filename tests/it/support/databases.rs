@@ -236,10 +236,16 @@ impl TestDatabase {
 pub struct Raw(DatabaseConnection);
 
 impl Raw {
-    async fn connect(url: &str) -> Self {
+    /// Connects to any server.
+    pub async fn connect(url: &str) -> Self {
+        Self::try_connect(url).await.expect("the database takes a plain connection")
+    }
+
+    /// Connects to a server that may not be ready.
+    pub async fn try_connect(url: &str) -> Result<Self, sea_orm::DbErr> {
         let mut options = ConnectOptions::new(url);
         options.max_connections(1).sqlx_logging(false);
-        Self(Database::connect(options).await.expect("the database takes a plain connection"))
+        Database::connect(options).await.map(Self)
     }
 
     /// The connection itself.
@@ -265,6 +271,12 @@ impl Raw {
 
     /// Runs a query for one number.
     pub async fn number(&self, sql: &str) -> i64 {
+        let rows = self.rows(sql).await;
+        rows[0].try_get_by_index(0).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Runs a query for one text.
+    pub async fn text(&self, sql: &str) -> String {
         let rows = self.rows(sql).await;
         rows[0].try_get_by_index(0).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }

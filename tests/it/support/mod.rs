@@ -12,6 +12,7 @@ pub mod own_server;
 pub mod plain_http;
 pub mod raw_call;
 pub mod refusals;
+pub mod replicated_server;
 pub mod server;
 pub mod shorthands;
 pub mod tcp_proxy;

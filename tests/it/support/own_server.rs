@@ -12,20 +12,39 @@ use rustix::process::{Pid, Signal, getuid, kill_process};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::databases::{Engine, TestDatabase};
+use super::databases::{Engine, Raw, TestDatabase};
 use super::waiting::eventually;
+
+/// The account of the nodes may write to no server that is `read_only`; the other one is the administrator's. A standby
+/// makes its own accounts, so they are not replicated.
+const MARIADB_ACCOUNTS: &str = "SET SESSION sql_log_bin = 0;
+CREATE USER latchkey@'127.0.0.1';
+GRANT ALL PRIVILEGES ON *.* TO latchkey@'127.0.0.1' WITH GRANT OPTION;
+REVOKE READ_ONLY ADMIN, SUPER ON *.* FROM latchkey@'127.0.0.1';
+CREATE USER operator@'127.0.0.1';
+GRANT ALL PRIVILEGES ON *.* TO operator@'127.0.0.1' WITH GRANT OPTION;
+";
 
 /// A server, ended with the test.
 pub struct OwnServer {
     engine: Engine,
     home: TempDir,
     port: u16,
+    settings: Vec<String>,
     process: Option<Child>,
 }
 
 impl OwnServer {
     /// Makes fresh data and starts a server on it.
     pub async fn start(engine: Engine) -> Self {
+        let mut server = Self::without_data(engine, Vec::new());
+        server.make_data().await;
+        server.restart().await;
+        server
+    }
+
+    /// A place for a server that has no data and does not run. `settings` are arguments of the server program.
+    pub(super) fn without_data(engine: Engine, settings: Vec<String>) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         // The server's own user must get through to its data.
         fs::set_permissions(home.path(), Permissions::from_mode(0o711)).expect("it is ours");
@@ -37,12 +56,65 @@ impl OwnServer {
         }
         let port =
             TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").port();
-        let mut server = Self { engine, home, port, process: None };
-        let making = server.making();
-        let made = tokio::task::spawn_blocking(move || run_to_end(making)).await.expect("it ends");
-        made.unwrap_or_else(|why| panic!("{engine} makes no data: {why}"));
-        server.restart().await;
-        server
+        Self { engine, home, port, settings, process: None }
+    }
+
+    /// Makes fresh data.
+    pub(super) async fn make_data(&self) {
+        if self.engine == Engine::Mariadb {
+            fs::write(self.inner().join("accounts.sql"), MARIADB_ACCOUNTS).expect("it is ours");
+        }
+        self.run(self.making()).await;
+    }
+
+    /// Takes a copy of another server: of one that runs (PostgreSQL), or of one that has not run yet (MariaDB).
+    pub(super) async fn copy_data(&self, from: &Self) {
+        let data = self.inner().join("data");
+        let command = if self.engine == Engine::Postgres {
+            let mut command = self.as_owner(&postgres("pg_basebackup"));
+            command.args(["--host=127.0.0.1", "--username=latchkey", "--checkpoint=fast", "--no-sync"]);
+            // It becomes a standby of the server that it is a copy of.
+            command.arg(format!("--port={}", from.port)).arg("--write-recovery-conf");
+            command.arg("--pgdata").arg(data);
+            command
+        } else {
+            let accounts = "accounts.sql";
+            fs::copy(from.inner().join(accounts), self.inner().join(accounts)).expect("it is ours");
+            let mut command = self.as_owner(Path::new("cp"));
+            command.arg("--recursive").arg(from.inner().join("data")).arg(data);
+            command
+        };
+        self.run(command).await;
+    }
+
+    async fn run(&self, command: Command) {
+        let ran = tokio::task::spawn_blocking(move || run_to_end(command)).await.expect("it ends");
+        ran.unwrap_or_else(|why| panic!("{} has no data: {why}", self.engine));
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The port where it listens.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Connects with the rights of its administrator, as soon as it takes connections.
+    pub async fn operator(&self) -> Raw {
+        let url = match self.engine {
+            Engine::Postgres => format!("postgres://latchkey@{}/postgres", self.address()),
+            _ => format!("mysql://operator@{}/mysql", self.address()),
+        };
+        let mut connected = None;
+        eventually("the server takes statements", async || {
+            connected = Raw::try_connect(&url).await.ok();
+            connected.is_some()
+        })
+        .await;
+        connected.expect("it was waited for")
     }
 
     /// A database with the schema on it.
@@ -93,9 +165,6 @@ impl OwnServer {
             ]);
             return command;
         }
-        let accounts = "CREATE USER latchkey@'127.0.0.1';\n\
-             GRANT ALL PRIVILEGES ON *.* TO latchkey@'127.0.0.1' WITH GRANT OPTION;\n";
-        fs::write(inner.join("accounts.sql"), accounts).expect("it is ours");
         let mut command = self.as_owner(Path::new("mariadb-install-db"));
         command.arg("--no-defaults").arg(format!("--datadir={}", inner.join("data").display()));
         command.args(["--skip-test-db", "--auth-root-authentication-method=normal"]);
@@ -109,6 +178,7 @@ impl OwnServer {
             let mut command = self.as_owner(&postgres("postgres"));
             command.args(["-D", &in_home("data"), "-p", &port, "-c", "listen_addresses=127.0.0.1"]);
             command.args(["-c", &format!("unix_socket_directories={}", inner.display())]);
+            command.args(&self.settings);
             return command;
         }
         let mut command = self.as_owner(Path::new("mariadbd"));
@@ -119,6 +189,7 @@ impl OwnServer {
         if !inner.join("data").join("ibtmp1").exists() {
             command.arg(format!("--init-file={}", in_home("accounts.sql")));
         }
+        command.args(&self.settings);
         command
     }
 

@@ -1,8 +1,8 @@
 //! The network between a node and its database, in the hands of the test.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -39,6 +39,7 @@ const LISTENS: &[u8] = b"LISTEN ";
 pub struct TcpProxy {
     /// Where it listens.
     pub address: SocketAddr,
+    server: Arc<Mutex<String>>,
     state: watch::Sender<State>,
     waiting: Arc<AtomicUsize>,
 }
@@ -50,14 +51,22 @@ impl TcpProxy {
         let address = listener.local_addr().expect("an address");
         let (sender, state) = watch::channel((Network::Up, 0, 0));
         let waiting = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&waiting);
+        let server = Arc::new(Mutex::new(server));
+        let (target, counter) = (Arc::clone(&server), Arc::clone(&waiting));
         beside(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (server, state, waiting) = (server.clone(), state.clone(), Arc::clone(&counter));
+                let server = target.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let (state, waiting) = (state.clone(), Arc::clone(&counter));
                 beside(async move { Connection { client, state, waiting }.carry(&server).await });
             }
         });
-        Self { address, state: sender, waiting }
+        Self { address, server, state: sender, waiting }
+    }
+
+    /// Carries new connections to another server. Those that exist stay with the old one, as they do behind a virtual
+    /// address or a DNS name that moved.
+    pub fn switch_to(&self, server: &str) {
+        server.clone_into(&mut self.server.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Changes what the network does, for connections that are there and for new ones.

@@ -76,7 +76,10 @@ async fn what_no_node_remembers_is_lost(db: &TestDatabase) {
     let violations = fleet.violations(ALL).await;
     let accepted = |violation: &Violation| matches!(violation, Violation::AcceptedAfterRevocation { .. });
     let found = violations.iter().filter(|(_, violation)| accepted(violation)).count();
-    println!("fail-over that nobody survived, {}: {found} sessions accepted after OK, as must be", db.engine());
+    println!(
+        "fail-over that nobody survived, {}: {found} sessions accepted after OK, as must be",
+        db.engine()
+    );
     assert!(found > 0, "the checker finds what is really lost: {violations:?}");
 }
 

@@ -53,8 +53,7 @@ impl ReplicatedServer {
                 primary.run("SELECT pg_reload_conf()").await;
             }
             let state = if is_synchronous { "sync" } else { "async" };
-            let following =
-                format!("SELECT COUNT(*) FROM pg_stat_replication WHERE sync_state = '{state}'");
+            let following = format!("SELECT COUNT(*) FROM pg_stat_replication WHERE sync_state = '{state}'");
             eventually("the standby follows", async || primary.number(&following).await == 1).await;
         } else {
             standby
@@ -130,12 +129,6 @@ impl ReplicatedServer {
             }
         }
         standby.close().await;
-    }
-
-    /// A connection to `database`, which was made on the primary, on the standby.
-    pub async fn on_standby(&self, database: &TestDatabase) -> Raw {
-        let (primary, standby) = (self.primary.address(), self.standby.address());
-        Raw::connect(&database.url().replace(&primary, &standby)).await
     }
 }
 

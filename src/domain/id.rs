@@ -124,6 +124,14 @@ impl Position {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Nonce(pub [u8; 8]);
 
+impl Nonce {
+    /// Another one, for rows that are written later in the name of the same call.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(u64::from_le_bytes(self.0).wrapping_add(1).to_le_bytes())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

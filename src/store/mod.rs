@@ -135,10 +135,11 @@ pub trait Store: Send + Sync + 'static {
     /// everyone the number is 0 also where counting takes too long.
     async fn end_sessions(&self, target: EndTarget, reason: EndReason, stamp: Stamp) -> Result<Change>;
 
-    /// The same for several targets in one transaction, whose log rows are taken together and last. Answers a change for
-    /// each target, in their order. What two targets name ends by the first of them; the second finds it over. The end of
-    /// everyone is a transaction of its own, also here; so it had better come alone.
-    async fn end_sessions_together(&self, endings: &[Ending], stamp: Stamp) -> Result<Vec<Change>>;
+    /// The same for several targets in one transaction, whose log rows are taken together and last. Returns a change for
+    /// each target, in their order; none, and nothing changed, for a target that needs a row which another transaction has
+    /// locked: it is skipped, not waited for. What two targets name ends by the first of them; the second finds it over.
+    /// The end of everyone is a transaction of its own, also here; so it had better come alone.
+    async fn end_sessions_together(&self, endings: &[Ending], stamp: Stamp) -> Result<Vec<Option<Change>>>;
 
     /// Ends session `old` as [`EndReason::Replaced`] and adds `session` in its place, at once. None when `old` is over
     /// already, or the epochs that `session` brings are old, so that it would be dead on arrival: the race was lost, and
@@ -150,10 +151,12 @@ pub trait Store: Send + Sync + 'static {
         stamp: Stamp,
     ) -> Result<Option<Change>>;
 
-    /// Moves the last use of sessions forward, never back; unknown ones are passed over.
-    async fn touch_sessions(&self, seen: &[(SessionId, UnixMillis)]) -> Result<()>;
+    /// Moves the last use of sessions forward, never back; unknown ones are passed over. Returns the sessions whose row
+    /// another transaction has locked: they are skipped, and their use is still to be written.
+    async fn touch_sessions(&self, seen: &[(SessionId, UnixMillis)]) -> Result<Vec<SessionId>>;
 
     /// Deletes at most `limit` sessions whose end, of whatever kind, lies before `before`, and answers how many it were.
+    /// Rows that another transaction has locked are skipped.
     async fn purge_sessions(&self, before: UnixMillis, limit: u32) -> Result<u64>;
 
     /// The rows of the change log behind `after` in order, at most `limit`. Never one behind a row that does not show yet:

@@ -104,9 +104,9 @@ observed! { Store for ObservedStore {
     sessions_by_use(after: Option<(UnixMillis, SessionId)>, limit: u32, now: UnixMillis) -> Filling;
     sessions_of_user(user: UserId, after: Option<SessionId>, limit: u32, now: UnixMillis) -> Vec<Session>;
     end_sessions(target: EndTarget, reason: EndReason, stamp: Stamp) -> Change;
-    end_sessions_together(endings: &[Ending], stamp: Stamp) -> Vec<Change>;
+    end_sessions_together(endings: &[Ending], stamp: Stamp) -> Vec<Option<Change>>;
     replace_session(old: SessionId, session: NewSession, stamp: Stamp) -> Option<Change>;
-    touch_sessions(seen: &[(SessionId, UnixMillis)]) -> ();
+    touch_sessions(seen: &[(SessionId, UnixMillis)]) -> Vec<SessionId>;
     purge_sessions(before: UnixMillis, limit: u32) -> u64;
     changes_after(after: Position, limit: u32) -> Vec<LoggedChange>;
 } }

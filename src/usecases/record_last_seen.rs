@@ -20,8 +20,10 @@ pub async fn record_all(app: &App) -> Result<(), Refusal> {
 
 async fn record(app: &App, uses: Vec<(SessionId, UnixMillis)>) -> Result<(), Refusal> {
     for batch in uses.chunks(BATCH) {
-        app.store.touch_sessions(batch).await?;
-        app.fleet.table().uses_written(batch);
+        let locked = app.store.touch_sessions(batch).await?;
+        // What was skipped stays in the book, and is due again in the next turn.
+        let written: Vec<_> = batch.iter().filter(|(id, _)| !locked.contains(id)).copied().collect();
+        app.fleet.table().uses_written(&written);
     }
     Ok(())
 }

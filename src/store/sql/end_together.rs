@@ -2,6 +2,8 @@
 //!
 //! Users are locked first, then sessions, each in the order of their ids; all that is decided on is read behind the locks;
 //! and the rows of the log are written last and together. So groups of several nodes never wait for each other in a ring.
+//! A group that does not wait for locks leaves out the parts that need a row which another transaction has locked: one
+//! user's lock must not delay the endings of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use super::ending::{divide, open_of};
 use super::entity::{log_head, sessions, users};
 use super::error::Failure;
 use super::facts;
+use super::row_locks::OnLocked;
 use super::session_writes::{self, BATCH_MAX};
 use super::step::{Transaction, Verdict};
 use super::users::lock_all;
@@ -24,17 +27,23 @@ use crate::domain::time::UnixMillis;
 use crate::domain::token::TokenDigest;
 use crate::store::{Change, EndTarget, Ending, LogEntry, Stamp};
 
-/// Ends what `endings` name, but for everyone, whose end has its own way, and answers a change for each.
+/// Ends what `endings` name, but for everyone, whose end has its own way, and returns a change for each; none for what
+/// needs a row that another transaction has locked, unless the group waits for it.
 pub(super) async fn end(
     transaction: &Transaction,
     endings: Arc<[Ending]>,
     stamp: Stamp,
-) -> Result<Verdict<Vec<Change>>, Failure> {
-    let mut group = Group::lock(transaction, &endings, stamp.time).await?;
+    on_locked: OnLocked,
+) -> Result<Verdict<Vec<Option<Change>>>, Failure> {
+    let mut group = Group::lock(transaction, &endings, stamp.time, on_locked).await?;
     let parts: Vec<Part> = endings.iter().map(|ending| group.end(ending, stamp.time)).collect();
     if group.entries.is_empty() {
         let head = Position::from_i64(group.head.position);
-        return Ok(Verdict::Nothing(parts.iter().map(|_| change_log::no_change(head)).collect()));
+        let unchanged = |part: &Part| match part {
+            Part::Locked => None,
+            Part::Nothing | Part::Ended(_) => Some(change_log::no_change(head)),
+        };
+        return Ok(Verdict::Nothing(parts.iter().map(unchanged).collect()));
     }
     group.write(transaction, stamp).await?;
     let rows = change_log::append(transaction, &group.entries, stamp).await?;
@@ -42,14 +51,17 @@ pub(super) async fn end(
     let last = rows.last().map_or(Position::ZERO, |row| row.position);
     let mut rows = rows.into_iter();
     let change = |part: &Part| match part {
-        Part::Nothing => change_log::no_change(last),
-        Part::Ended(ended) => change_log::change(*ended, rows.by_ref().take(1).collect()),
+        Part::Locked => None,
+        Part::Nothing => Some(change_log::no_change(last)),
+        Part::Ended(ended) => Some(change_log::change(*ended, rows.by_ref().take(1).collect())),
     };
     Ok(Verdict::Commit(parts.iter().map(change).collect()))
 }
 
 /// How one ending of the group went.
 enum Part {
+    /// A row that it needs is locked by another transaction.
+    Locked,
     /// There was nothing to end.
     Nothing,
     /// So many standing sessions ended, and one row of the log says so.
@@ -65,6 +77,8 @@ struct Group {
     owners: BTreeMap<Uuid, users::Model>,
     /// Sessions that are not ended; locked.
     open: BTreeMap<Uuid, sessions::Model>,
+    /// Users and sessions that another transaction has locked, and the users of such sessions.
+    locked: BTreeSet<Uuid>,
     head: log_head::Model,
     marks: Vec<(EndReason, Uuid)>,
     kept: BTreeMap<Uuid, i64>,
@@ -74,7 +88,12 @@ struct Group {
 }
 
 impl Group {
-    async fn lock(transaction: &Transaction, endings: &[Ending], now: UnixMillis) -> Result<Self, Failure> {
+    async fn lock(
+        transaction: &Transaction,
+        endings: &[Ending],
+        now: UnixMillis,
+        on_locked: OnLocked,
+    ) -> Result<Self, Failure> {
         let (mut ids, mut of_users, mut digests) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         for ending in endings {
             match ending.target {
@@ -84,19 +103,34 @@ impl Group {
                 EndTarget::Everyone => {}
             }
         }
-        let users = lock_all(transaction, &of_users).await?;
+        let users = lock_all(transaction, &of_users, on_locked).await?;
         let digests = ids_of(transaction, &digests).await?;
         ids.extend(digests.values());
         let locked: Vec<_> = users.keys().copied().collect();
         ids.extend(open_of(transaction, &locked, now).await?);
-        let open = session_writes::lock(transaction, ids.into_iter().collect()).await?;
-        let strangers = open.iter().map(|session| session.user_id).filter(|id| !users.contains_key(id));
+        let open = session_writes::lock_any(transaction, ids.iter().copied().collect(), on_locked).await?;
+        let mut open: BTreeMap<_, _> =
+            open.into_iter().map(|session| (session.session_id, session)).collect();
+        let mut locked = BTreeSet::new();
+        if on_locked == OnLocked::Skip {
+            // What was left out and is there all the same is locked by somebody else.
+            let skipped = of_users.into_iter().filter(|id| !users.contains_key(id)).collect();
+            locked.extend(read_users(transaction, skipped).await?.into_keys());
+            ids.retain(|id| !open.contains_key(id));
+            let skipped: Vec<_> = ids.into_iter().collect();
+            for session in session_writes::read(transaction, &skipped).await? {
+                if session.end_time.is_none() {
+                    locked.extend([session.session_id, session.user_id]);
+                }
+            }
+        }
+        open.retain(|_, session| session.end_time.is_none());
+        let strangers = open.values().map(|session| session.user_id).filter(|id| !users.contains_key(id));
         let owners = read_users(transaction, strangers.collect()).await?;
         // Read behind all of this: whoever ended something before has committed, and its number is not above this head.
         let head = facts::head(transaction).await?;
-        let open = open.into_iter().map(|session| (session.session_id, session)).collect();
         let (marks, kept, raised, entries) = Default::default();
-        Ok(Self { digests, users, owners, open, head, marks, kept, raised, entries })
+        Ok(Self { digests, users, owners, open, locked, head, marks, kept, raised, entries })
     }
 
     fn end(&mut self, ending: &Ending, now: UnixMillis) -> Part {
@@ -113,6 +147,9 @@ impl Group {
 
     /// Ends one session, unless it certainly is over.
     fn end_one(&mut self, id: Uuid, reason: EndReason, now: UnixMillis) -> Part {
+        if self.locked.contains(&id) {
+            return Part::Locked;
+        }
         let Some(session) = self.open.get(&id) else { return Part::Nothing };
         let user = self.users.get(&session.user_id).or_else(|| self.owners.get(&session.user_id));
         if !session.is_unended(user, &self.head, now) {
@@ -131,6 +168,9 @@ impl Group {
         reason: EndReason,
         now: UnixMillis,
     ) -> Part {
+        if self.locked.contains(&user.as_uuid()) {
+            return Part::Locked;
+        }
         let Some(user) = self.users.get_mut(&user.as_uuid()) else { return Part::Nothing };
         let (id, epoch) = (user.user_id, user.next_epoch());
         let own = self.open.values();

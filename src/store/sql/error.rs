@@ -73,6 +73,11 @@ pub(super) enum Failure {
     Lost(String),
     /// The database gave way to another transaction. Nothing was committed; again is worth a try.
     GaveWay(String),
+    /// A row is locked by another transaction: the server waited as long as it may, or was told not to wait. Nothing was
+    /// committed.
+    Locked(String),
+    /// The server does not know the syntax of the statement. Nothing was committed.
+    BadSyntax(String),
     /// The server is a replica, or takes no writes for another reason. Nothing was committed, and what it says is not to be
     /// decided on.
     NotPrimary,
@@ -89,7 +94,11 @@ pub(super) enum Failure {
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Lost(why) | Failure::GaveWay(why) | Failure::Refused(why) => Self::Unavailable(why),
+            Failure::Lost(why)
+            | Failure::GaveWay(why)
+            | Failure::Locked(why)
+            | Failure::BadSyntax(why)
+            | Failure::Refused(why) => Self::Unavailable(why),
             Failure::NotPrimary => {
                 Self::Unavailable("the database server takes no writes: it is not the primary".to_owned())
             }
@@ -124,7 +133,10 @@ fn of_sqlx(error: &SqlxError, text: String) -> Failure {
             Some("57P01" | "57P02" | "57P03") => Failure::Lost(text),
             // The transaction is read-only, on both; and MariaDB's server, which says no more than that an option forbids it.
             Some("25006") => Failure::NotPrimary,
-            _ if is_read_only_server(refusal.as_ref()) => Failure::NotPrimary,
+            _ if is_numbered(refusal.as_ref(), READ_ONLY_SERVER) => Failure::NotPrimary,
+            Some("55P03") => Failure::Locked(text),
+            _ if is_numbered(refusal.as_ref(), LOCK_WAIT_TIMEOUT) => Failure::Locked(text),
+            _ if is_numbered(refusal.as_ref(), PARSE_ERROR) => Failure::BadSyntax(text),
             _ => Failure::Refused(text),
         },
         SqlxError::ColumnDecode { .. }
@@ -136,9 +148,15 @@ fn of_sqlx(error: &SqlxError, text: String) -> Failure {
 }
 
 /// MariaDB's `ER_OPTION_PREVENTS_STATEMENT` and `ER_READ_ONLY_MODE`.
-fn is_read_only_server(refusal: &dyn DatabaseError) -> bool {
+const READ_ONLY_SERVER: &[u16] = &[1290, 1836];
+/// MariaDB's `ER_LOCK_WAIT_TIMEOUT`, also of a statement that does not wait.
+const LOCK_WAIT_TIMEOUT: &[u16] = &[1205];
+/// MariaDB's `ER_PARSE_ERROR`.
+const PARSE_ERROR: &[u16] = &[1064];
+
+fn is_numbered(refusal: &dyn DatabaseError, numbers: &[u16]) -> bool {
     let error = refusal.try_downcast_ref::<MySqlDatabaseError>();
-    error.is_some_and(|error| matches!(error.number(), 1290 | 1836))
+    error.is_some_and(|error| numbers.contains(&error.number()))
 }
 
 /// Whether a connection turned out to be dead, which another one need not be. Not that there was none.

@@ -24,6 +24,7 @@ mod passwords;
 mod places;
 mod pool;
 mod primary;
+mod row_locks;
 mod schema;
 mod server;
 mod session;
@@ -53,6 +54,7 @@ use self::file_lock::{FileLock, FileWatch};
 use self::hints::Hints;
 pub use self::limits::SqlLimits;
 use self::places::Places;
+use self::row_locks::{OnLocked, RowLocks, Unwaited};
 pub use self::schema::{Migrated, MigrationStatus, SchemaStatus, migrate_up, schema_status};
 use self::step::Steps;
 use self::target::Target;
@@ -80,6 +82,7 @@ pub struct SqlStore {
     steps: Steps,
     /// Those by which a node follows the log, on a connection of their own.
     following: Steps,
+    row_locks: RowLocks,
     hints: Arc<Hints>,
     /// Held by the one attempt to write lost changes again; its task may outlast its caller.
     writing_again: Arc<tokio::sync::Mutex<()>>,
@@ -123,6 +126,7 @@ impl SqlStore {
         let store = Self {
             steps,
             following,
+            row_locks: RowLocks::new(),
             hints: Arc::new(Hints::new(&target)),
             writing_again: Arc::default(),
             is_exclusive,
@@ -200,12 +204,68 @@ impl SqlStore {
     }
 
     /// Ends a part of a group, which is everyone alone, or anything but everyone.
-    async fn end_part(&self, part: &[Ending], stamp: Stamp) -> Result<Vec<Change>> {
+    async fn end_part(&self, part: &[Ending], mut stamp: Stamp) -> Result<Vec<Option<Change>>> {
         if part.iter().any(Ending::is_of_everyone) {
-            return Ok(vec![self.end_everyone(stamp).await?]);
+            return Ok(vec![Some(self.end_everyone(stamp).await?)]);
         }
-        let part: Arc<[_]> = part.into();
-        self.steps.write(move |db| Box::pin(end_together::end(db, Arc::clone(&part), stamp))).await
+        let mut changes = vec![None; part.len()];
+        let (mut left, mut committed) = (vec![0..part.len()], false);
+        while let Some(range) = left.pop() {
+            let endings: Arc<[_]> = part[range.clone()].into();
+            let on_locked = self.row_locks.without_waiting();
+            match self.end_unlocked(endings, stamp, on_locked).await {
+                Ok(Unwaited::Done(some)) => {
+                    committed = true;
+                    // Of one number there may never be two rows with the same nonce, whatever the database loses.
+                    stamp.nonce = stamp.nonce.next();
+                    changes[range].clone_from_slice(&some);
+                }
+                // Which one is locked is not said, so that halves are tried.
+                Ok(Unwaited::Locked) if range.len() > 1 => {
+                    let middle = range.start + range.len() / 2;
+                    left.extend([range.start..middle, middle..range.end]);
+                }
+                Ok(Unwaited::Locked) => {}
+                Ok(Unwaited::CannotSkip) => {
+                    self.row_locks.cannot_skip();
+                    left.push(range);
+                }
+                Err(StoreError::Unavailable(why)) if committed => {
+                    return Err(StoreError::OutcomeUnknown(why));
+                }
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Ends what no other transaction has locked.
+    async fn end_unlocked(
+        &self,
+        endings: Arc<[Ending]>,
+        stamp: Stamp,
+        on_locked: OnLocked,
+    ) -> Result<Unwaited<Vec<Option<Change>>>> {
+        self.steps
+            .write(move |db| {
+                let end = end_together::end(db, Arc::clone(&endings), stamp, on_locked);
+                Box::pin(row_locks::unwaited(end))
+            })
+            .await
+    }
+
+    /// Ends what one target names, and waits for locks.
+    async fn end_one(&self, ending: Ending, stamp: Stamp) -> Result<Option<Change>> {
+        if ending.is_of_everyone() {
+            return self.end_everyone(stamp).await.map(Some);
+        }
+        let part: Arc<[_]> = [ending].into();
+        let wait = OnLocked::Wait;
+        let mut changes = self
+            .steps
+            .write(move |db| Box::pin(end_together::end(db, Arc::clone(&part), stamp, wait)))
+            .await?;
+        Ok(changes.pop().flatten())
     }
 }
 
@@ -312,11 +372,11 @@ impl Store for SqlStore {
     }
 
     async fn end_sessions(&self, target: EndTarget, reason: EndReason, stamp: Stamp) -> Result<Change> {
-        let mut changes = self.end_sessions_together(&[Ending { target, reason }], stamp).await?;
-        changes.pop().ok_or_else(|| StoreError::Unavailable("an ending was not answered".to_owned()))
+        let change = self.end_one(Ending { target, reason }, stamp).await?;
+        change.ok_or_else(|| StoreError::Unavailable("an ending was not answered".to_owned()))
     }
 
-    async fn end_sessions_together(&self, endings: &[Ending], stamp: Stamp) -> Result<Vec<Change>> {
+    async fn end_sessions_together(&self, endings: &[Ending], stamp: Stamp) -> Result<Vec<Option<Change>>> {
         let mut changes = Vec::with_capacity(endings.len());
         for part in endings.chunk_by(|one, next| !one.is_of_everyone() && !next.is_of_everyone()) {
             match self.end_part(part, stamp).await {
@@ -341,16 +401,23 @@ impl Store for SqlStore {
         self.steps.write(move |db| Box::pin(sessions::replace(db, old, Arc::clone(&session), stamp))).await
     }
 
-    async fn touch_sessions(&self, seen: &[(SessionId, UnixMillis)]) -> Result<()> {
+    async fn touch_sessions(&self, seen: &[(SessionId, UnixMillis)]) -> Result<Vec<SessionId>> {
+        let mut locked = Vec::new();
         for batch in upkeep::in_order(seen).chunks(session_writes::BATCH_MAX) {
             let batch: Arc<[_]> = batch.into();
-            self.steps.write(move |db| Box::pin(upkeep::touch(db, Arc::clone(&batch)))).await?;
+            let locks = self.row_locks.clone();
+            let touched = self
+                .steps
+                .write(move |db| Box::pin(upkeep::touch(db, Arc::clone(&batch), locks.clone())))
+                .await?;
+            locked.extend(touched);
         }
-        Ok(())
+        Ok(locked)
     }
 
     async fn purge_sessions(&self, before: UnixMillis, limit: u32) -> Result<u64> {
-        self.steps.write(move |db| Box::pin(upkeep::purge(db, before, limit))).await
+        let locks = self.row_locks.clone();
+        self.steps.write(move |db| Box::pin(upkeep::purge(db, before, limit, locks.clone()))).await
     }
 
     async fn changes_after(&self, after: Position, limit: u32) -> Result<Vec<LoggedChange>> {

@@ -4,15 +4,18 @@
 //! statements wait for each other. So rows are found without a lock first, and every writing statement here is bound to
 //! the primary key.
 
+use std::collections::BTreeSet;
+
 use sea_orm::sea_query::Expr;
 use sea_orm::sea_query::extension::mysql::{IndexHintScope, MySqlSelectStatementExt as _};
-use sea_orm::{ColumnTrait as _, ConnectionTrait as _, DbBackend, EntityTrait as _, QueryFilter as _};
+use sea_orm::{ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _};
 use sea_orm::{QueryOrder as _, QuerySelect as _, QueryTrait, Statement, Value};
 use uuid::Uuid;
 
 use super::change_log::placeholders;
 use super::entity::sessions::{Column, Entity, Model};
 use super::error::Failure;
+use super::row_locks::{OnLocked, RowLocks, lock_rows};
 use super::set_each::{Target, set_each};
 use super::step::{Pool, Transaction};
 use crate::domain::session::EndReason;
@@ -22,23 +25,80 @@ use crate::store::Stamp;
 pub(super) const BATCH_MAX: usize = 500;
 
 /// Locks those of the sessions that are not ended, until the transaction ends, and reads them.
-pub(super) async fn lock(transaction: &Transaction, mut ids: Vec<Uuid>) -> Result<Vec<Model>, Failure> {
-    ids.sort_unstable();
-    let mut locked = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(BATCH_MAX) {
-        let mut query = Entity::find()
-            .filter(Column::SessionId.is_in(ids.iter().copied()))
-            .order_by_asc(Column::SessionId)
-            .lock_exclusive();
-        QueryTrait::query(&mut query).force_index("PRIMARY", IndexHintScope::All);
-        locked.extend(query.all(transaction).await?);
-    }
+pub(super) async fn lock(transaction: &Transaction, ids: Vec<Uuid>) -> Result<Vec<Model>, Failure> {
+    let mut locked = lock_any(transaction, ids, OnLocked::Wait).await?;
     locked.retain(|session| session.end_time.is_none());
     Ok(locked)
 }
 
+/// Locks the sessions, also those that are ended, until the transaction ends, and reads them.
+pub(super) async fn lock_any(
+    transaction: &Transaction,
+    mut ids: Vec<Uuid>,
+    on_locked: OnLocked,
+) -> Result<Vec<Model>, Failure> {
+    ids.sort_unstable();
+    let mut locked = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(BATCH_MAX) {
+        let query = Entity::find()
+            .filter(Column::SessionId.is_in(ids.iter().copied()))
+            .order_by_asc(Column::SessionId);
+        let mut query = lock_rows(query, on_locked);
+        QueryTrait::query(&mut query).force_index("PRIMARY", IndexHintScope::All);
+        locked.extend(query.all(transaction).await?);
+    }
+    Ok(locked)
+}
+
+/// Locks those of the sessions that no other transaction has locked, and returns their ids. MariaDB 10.5 cannot skip; there
+/// it waits.
+pub(super) async fn lock_unlocked(
+    transaction: &Transaction,
+    ids: &[Uuid],
+    locks: &RowLocks,
+) -> Result<BTreeSet<Uuid>, Failure> {
+    if locks.without_waiting() == OnLocked::Skip {
+        match lock_ids(transaction, ids, OnLocked::Skip).await {
+            // The statement was refused before it did anything; the transaction goes on.
+            Err(Failure::BadSyntax(_)) => locks.cannot_skip(),
+            answer => return answer,
+        }
+    }
+    lock_ids(transaction, ids, OnLocked::Wait).await
+}
+
+async fn lock_ids(
+    transaction: &Transaction,
+    ids: &[Uuid],
+    on_locked: OnLocked,
+) -> Result<BTreeSet<Uuid>, Failure> {
+    let mut locked = BTreeSet::new();
+    for ids in ids.chunks(BATCH_MAX) {
+        let query = Entity::find()
+            .select_only()
+            .column(Column::SessionId)
+            .filter(Column::SessionId.is_in(ids.iter().copied()))
+            .order_by_asc(Column::SessionId);
+        let mut query = lock_rows(query, on_locked);
+        QueryTrait::query(&mut query).force_index("PRIMARY", IndexHintScope::All);
+        locked.extend(query.into_tuple::<Uuid>().all(transaction).await?);
+    }
+    Ok(locked)
+}
+
+/// Those of the sessions that exist, without a lock.
+pub(super) async fn existing(transaction: &Transaction, ids: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
+    let mut found = Vec::new();
+    for ids in ids.chunks(BATCH_MAX) {
+        let query = Entity::find().select_only().column(Column::SessionId);
+        let query = query.filter(Column::SessionId.is_in(ids.iter().copied()));
+        found.extend(query.into_tuple::<Uuid>().all(transaction).await?);
+    }
+    Ok(found)
+}
+
 /// Reads sessions without a lock, in no order.
-pub(super) async fn read(db: &Pool, ids: &[Uuid]) -> Result<Vec<Model>, Failure> {
+pub(super) async fn read<C: ConnectionTrait>(db: &C, ids: &[Uuid]) -> Result<Vec<Model>, Failure> {
     let mut rows = Vec::with_capacity(ids.len());
     for ids in ids.chunks(BATCH_MAX) {
         rows.extend(Entity::find().filter(Column::SessionId.is_in(ids.iter().copied())).all(db).await?);

@@ -13,6 +13,7 @@ use super::change_log::placeholders;
 use super::entity::sessions::{Column, Entity};
 use super::error::Failure;
 use super::facts;
+use super::row_locks::RowLocks;
 use super::session_writes;
 use super::step::{Transaction, Verdict};
 use crate::domain::id::SessionId;
@@ -26,17 +27,31 @@ pub(super) fn in_order(seen: &[(SessionId, UnixMillis)]) -> Vec<(SessionId, Unix
     seen
 }
 
-/// Moves the last use of at most [`session_writes::BATCH_MAX`] sessions forward, never back.
+/// Moves the last use of at most [`session_writes::BATCH_MAX`] sessions forward, never back. Returns those that another
+/// transaction has locked: one locked row must not keep the uses of all others from being written.
 pub(super) async fn touch(
     transaction: &Transaction,
     seen: Arc<[(SessionId, UnixMillis)]>,
-) -> Result<Verdict<()>, Failure> {
+    locks: RowLocks,
+) -> Result<Verdict<Vec<SessionId>>, Failure> {
     let engine = transaction.get_database_backend();
+    let (mut seen, mut skipped) = (seen.to_vec(), Vec::new());
+    if engine != DbBackend::Sqlite {
+        let ids: Vec<_> = seen.iter().map(|(id, _)| id.as_uuid()).collect();
+        let unlocked = session_writes::lock_unlocked(transaction, &ids, &locks).await?;
+        let left: Vec<_> = ids.into_iter().filter(|id| !unlocked.contains(id)).collect();
+        skipped = session_writes::existing(transaction, &left).await?;
+        seen.retain(|(id, _)| unlocked.contains(&id.as_uuid()));
+    }
+    let skipped = skipped.into_iter().map(SessionId::from_uuid).collect();
+    if seen.is_empty() {
+        return Ok(Verdict::Nothing(skipped));
+    }
     let values =
         seen.iter().flat_map(|(id, time)| -> [Value; 2] { [id.as_uuid().into(), time.as_millis().into()] });
     let sql = touch_sql(engine, seen.len());
     transaction.execute_raw(Statement::from_sql_and_values(engine, sql, values)).await?;
-    Ok(Verdict::Commit(()))
+    Ok(Verdict::Commit(skipped))
 }
 
 /// The sum cannot overflow where it is taken: it lies before the absolute end.
@@ -77,6 +92,7 @@ pub(super) async fn purge(
     transaction: &Transaction,
     before: UnixMillis,
     limit: u32,
+    locks: RowLocks,
 ) -> Result<Verdict<u64>, Failure> {
     let head = facts::head(transaction).await?;
     let mut over = vec![(Column::EndTime, before.as_millis()), (Column::OverTime, before.as_millis())];
@@ -86,7 +102,7 @@ pub(super) async fn purge(
     let mut purged = 0;
     for (column, bound) in over {
         let left = u64::from(limit).saturating_sub(purged);
-        purged += purge_below(transaction, column, bound, left).await?;
+        purged += purge_below(transaction, column, bound, left, &locks).await?;
     }
     Ok(if purged == 0 { Verdict::Nothing(0) } else { Verdict::Commit(purged) })
 }
@@ -97,6 +113,7 @@ async fn purge_below(
     column: Column,
     bound: i64,
     limit: u64,
+    locks: &RowLocks,
 ) -> Result<u64, Failure> {
     if limit == 0 {
         return Ok(0);
@@ -104,6 +121,11 @@ async fn purge_below(
     let found = Entity::find().select_only().column(Column::SessionId).filter(column.lt(bound)).limit(limit);
     let mut ids: Vec<Uuid> = found.into_tuple().all(transaction).await?;
     ids.sort_unstable();
+    // Locked rows are deleted another time.
+    if transaction.get_database_backend() != DbBackend::Sqlite {
+        let unlocked = session_writes::lock_unlocked(transaction, &ids, locks).await?;
+        ids = unlocked.into_iter().collect();
+    }
     session_writes::delete_below(transaction, &ids, column.as_str(), bound).await
 }
 

@@ -19,6 +19,7 @@ use super::ending::{self, EndAll};
 use super::entity::users;
 use super::error::Failure;
 use super::facts::{self, UserBy};
+use super::row_locks::{OnLocked, lock_rows};
 use super::session_writes::BATCH_MAX;
 use super::step::{Pool, Transaction, Verdict};
 use super::user_row::{attributes_text, roles_text, state_number, to_user};
@@ -199,14 +200,15 @@ pub(super) async fn lock(transaction: &Transaction, id: Uuid) -> Result<Option<u
 pub(super) async fn lock_all(
     transaction: &Transaction,
     ids: &BTreeSet<Uuid>,
+    on_locked: OnLocked,
 ) -> Result<BTreeMap<Uuid, users::Model>, Failure> {
     let ids: Vec<_> = ids.iter().copied().collect();
     let mut locked = BTreeMap::new();
     for ids in ids.chunks(BATCH_MAX) {
-        let mut query = users::Entity::find()
+        let query = users::Entity::find()
             .filter(users::Column::UserId.is_in(ids.iter().copied()))
-            .order_by_asc(users::Column::UserId)
-            .lock_exclusive();
+            .order_by_asc(users::Column::UserId);
+        let mut query = lock_rows(query, on_locked);
         QueryTrait::query(&mut query).force_index("PRIMARY", IndexHintScope::All);
         locked.extend(query.all(transaction).await?.into_iter().map(|user| (user.user_id, user)));
     }

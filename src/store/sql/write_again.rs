@@ -16,6 +16,7 @@ use super::ending::{divide, open_of};
 use super::entity::{log_head, sessions, users};
 use super::error::Failure;
 use super::facts::{self, headless};
+use super::row_locks::OnLocked;
 use super::session_writes;
 use super::set_each::{Target, set_each};
 use super::step::{Transaction, Verdict};
@@ -84,7 +85,7 @@ struct Raised {
 impl Repair {
     async fn lock(transaction: &Transaction, lost: &[LoggedChange], stamp: Stamp) -> Result<Self, Failure> {
         let ids: BTreeSet<_> = lost.iter().filter_map(LoggedChange::user).map(UserId::as_uuid).collect();
-        let users = lock_all(transaction, &ids).await?;
+        let users = lock_all(transaction, &ids, OnLocked::Wait).await?;
         let (of_one, of_user): (Vec<_>, Vec<_>) =
             lost.iter().partition(|change| change.kind().is_of_one_session());
         let named = of_one.into_iter().filter_map(LoggedChange::session);

@@ -98,10 +98,10 @@ macro_rules! faulty {
                 }
             }
 
-            async fn end_sessions_together(&self, endings: &[Ending], stamp: Stamp) -> Result<Vec<Change>> {
+            async fn end_sessions_together(&self, endings: &[Ending], stamp: Stamp) -> Result<Vec<Option<Change>>> {
                 let mut changes = Vec::new();
                 for Ending { target, reason } in endings {
-                    changes.push(self.end_sessions(*target, *reason, stamp).await?);
+                    changes.push(Some(self.end_sessions(*target, *reason, stamp).await?));
                 }
                 Ok(changes)
             }
@@ -129,7 +129,7 @@ faulty! {
     sessions_by_use(after: Option<(UnixMillis, SessionId)>, limit: u32, now: UnixMillis) -> Filling;
     sessions_of_user(user: UserId, after: Option<SessionId>, limit: u32, now: UnixMillis) -> Vec<Session>;
     replace_session(old: SessionId, session: NewSession, stamp: Stamp) -> Option<Change>;
-    touch_sessions(seen: &[(SessionId, UnixMillis)]) -> ();
+    touch_sessions(seen: &[(SessionId, UnixMillis)]) -> Vec<SessionId>;
     purge_sessions(before: UnixMillis, limit: u32) -> u64;
     changes_after(after: Position, limit: u32) -> Vec<LoggedChange>;
 }

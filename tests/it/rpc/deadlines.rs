@@ -89,13 +89,13 @@ async fn a_write_whose_client_left_runs_to_its_end() {
     let ada = server.add_bare_user("ada").await;
     let token = server.open_session(&ada).await.session_token;
     let (gate, fault) = shut_gate();
-    server.faults.set("end_sessions", fault);
+    server.faults.set("end_sessions_together", fault);
     let request = v1::RevokeSessionsRequest { target: Some(Target::SessionToken(token.clone())) };
     tokio::select! {
         answer = call_with(&server, REVOKE, &[], framed(&request.encode_to_vec())) => {
             panic!("answered before the write: {:?}", answer.status)
         }
-        () = server.faults.asked_for("end_sessions", 1) => {}
+        () = server.faults.asked_for("end_sessions_together", 1) => {}
     }
     let gone = "grpc_server_handled_total{grpc_service=\"latchkey.v1.AuthService\",\
                 grpc_method=\"RevokeSessions\",grpc_code=\"Canceled\"}";
@@ -113,12 +113,12 @@ async fn a_stop_waits_for_the_write_of_a_client_that_left() {
     let ada = server.add_bare_user("ada").await;
     let token = server.open_session(&ada).await.session_token;
     let (gate, fault) = shut_gate();
-    server.faults.set("end_sessions", fault);
+    server.faults.set("end_sessions_together", fault);
     let target = Some(Target::SessionToken(token.clone()));
     let body = framed(&v1::RevokeSessionsRequest { target }.encode_to_vec());
     let timed_out = call_with(&server, REVOKE, &[("grpc-timeout", "300m")], body).await;
     assert_refused(timed_out.outcome::<()>(), Code::DeadlineExceeded, "DEADLINE");
-    assert_eq!(server.faults.calls("end_sessions"), 1, "the write had begun");
+    assert_eq!(server.faults.calls("end_sessions_together"), 1, "the write had begun");
     let opens = async { gate.add_permits(1) };
     let (server, ()) = tokio::join!(server.restart(&database), opens);
     server.assert_dead(&token, "SESSION_REVOKED").await;

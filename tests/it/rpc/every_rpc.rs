@@ -132,7 +132,11 @@ async fn of_auth_service(server: &TestServer) -> Vec<Call> {
         call("AuthService/LoadUser", &load, None),
         call("AuthService/ValidateSession", &question(&token), None),
         call("AuthService/StreamValidateSessions", &asked, None),
-        call("AuthService/RevokeSessions", &v1::RevokeSessionsRequest { target }, Some("end_sessions")),
+        call(
+            "AuthService/RevokeSessions",
+            &v1::RevokeSessionsRequest { target },
+            Some("end_sessions_together"),
+        ),
         call("AuthService/ListSessions", &list, None),
         call("AuthService/Reauthenticate", &reauthenticate, Some("replace_session")),
         call("AuthService/ChangePassword", &change, Some("change_password")),

@@ -29,9 +29,9 @@ async fn a_call_in_flight_is_answered_and_new_connections_are_refused() {
     let ada = server.add_bare_user("ada").await;
     let token = server.open_session(&ada).await.session_token;
     let (gate, fault) = shut_gate();
-    server.faults.set("end_sessions", fault);
+    server.faults.set("end_sessions_together", fault);
     let stops = async {
-        server.faults.asked_for("end_sessions", 1).await;
+        server.faults.asked_for("end_sessions_together", 1).await;
         server.shutdown.cancel();
         let address = server.address;
         eventually("new connections are refused", async || refuses_connections(address).await).await;
@@ -65,9 +65,9 @@ async fn the_drain_has_a_limit_and_what_was_cut_off_is_said() {
     let ada = server.add_bare_user("ada").await;
     let token = server.open_session(&ada).await.session_token;
     let (gate, fault) = shut_gate();
-    server.faults.set("end_sessions", fault);
+    server.faults.set("end_sessions_together", fault);
     let stops = async {
-        server.faults.asked_for("end_sessions", 1).await;
+        server.faults.asked_for("end_sessions_together", 1).await;
         server.shutdown.cancel();
     };
     let (outcome, ()) =

@@ -30,6 +30,7 @@ mod lean;
 mod lifecycle;
 mod list_sessions;
 mod load_user;
+mod locked_rows;
 mod log_in;
 mod malformed;
 mod overtaken;

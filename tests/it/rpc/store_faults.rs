@@ -95,7 +95,7 @@ async fn what_may_have_ended_is_not_said_to_be_good_when_it_did() {
     let server = TestServer::start(&database).await;
     let ada = server.add_user("ada").await;
     let token = server.open_session(&ada).await.session_token;
-    server.faults.set("end_sessions", Fault::OutcomeUnknown);
+    server.faults.set("end_sessions_together", Fault::OutcomeUnknown);
     let outcome = server.revoke(Target::SessionToken(token.clone())).await;
     assert_refused(outcome, Code::Unavailable, "OUTCOME_UNKNOWN");
     server.assert_dead(&token, "SESSION_REVOKED").await;
@@ -121,16 +121,15 @@ async fn what_was_ended_here_without_an_answer_is_ended_in_the_database_in_the_e
     let ada = server.add_user("ada").await;
     let token = server.open_session(&ada).await.session_token;
     let siblings = [server.open_session(&ada).await, server.open_session(&ada).await];
-    server.faults.set("end_sessions", Fault::UndoneUnknown);
+    server.faults.set_in_turn("end_sessions_together", [Fault::UndoneUnknown, Fault::Unavailable]);
     server.faults.set("set_password", Fault::UndoneUnknown);
-    server.faults.set("end_sessions_together", Fault::Unavailable);
     let outcome = server.revoke(Target::SessionToken(token.clone())).await;
     assert_refused(outcome, Code::Unavailable, "OUTCOME_UNKNOWN");
     let request =
         admin::SetPasswordRequest { user_id: ada.user_id.clone(), password: OTHER_PASSWORD.to_owned() };
     let outcome = server.users().await.set_password(request).await;
     assert_refused(outcome, Code::Unavailable, "OUTCOME_UNKNOWN");
-    eventually("the node tries, in vain", async || server.faults.calls("end_sessions_together") > 0).await;
+    eventually("the node tries, in vain", async || server.faults.calls("end_sessions_together") > 1).await;
     assert_eq!(server.sessions(&ada.user_id).await.len(), 3, "nothing was ended in the database");
     assert_eq!(metric(&server, "latchkey_sessions_unsettled").await, 3);
     let after = server.open_session(&ada).await.session_token;

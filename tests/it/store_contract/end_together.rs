@@ -34,7 +34,15 @@ async fn end(store: &dyn Store, targets: &[EndTarget], stamp: Stamp) -> Vec<Chan
     let endings: Vec<_> = targets.iter().copied().map(ending).collect();
     let changes = store.end_sessions_together(&endings, stamp).await.expect("the store answers");
     assert_eq!(changes.len(), targets.len(), "an answer for each");
-    changes
+    let mut answers = Vec::new();
+    for (change, target) in changes.into_iter().zip(targets) {
+        // What another group has locked just then is waited for.
+        answers.push(match change {
+            Some(change) => change,
+            None => store.end_sessions(*target, EndReason::Revoked, stamp).await.expect("the store answers"),
+        });
+    }
+    answers
 }
 
 fn everything_of(user: &latchkey::domain::user::User) -> EndTarget {

@@ -15,6 +15,7 @@ mod ending;
 mod filling;
 mod following;
 mod hints;
+mod locked_rows;
 mod log_upkeep;
 mod lower_bound;
 mod node_connection;

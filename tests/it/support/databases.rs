@@ -258,6 +258,11 @@ impl Raw {
         self.try_run(sql).await.unwrap_or_else(|error| panic!("{}: {error}", sql.get(..200).unwrap_or(sql)));
     }
 
+    /// Whether it leads to PostgreSQL.
+    pub fn is_postgres(&self) -> bool {
+        self.0.get_database_backend() == sea_orm::DbBackend::Postgres
+    }
+
     /// Runs one statement that may fail.
     pub async fn try_run(&self, sql: &str) -> Result<(), String> {
         self.0.execute_unprepared(sql).await.map(drop).map_err(|error| error.to_string())

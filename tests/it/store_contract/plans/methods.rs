@@ -248,7 +248,7 @@ async fn call_sessions(
         }
         "touch_sessions" => {
             let seen: Vec<_> = sessions.iter().map(|new| (new.session.id, now)).collect();
-            store.touch_sessions(&seen).await.map(|()| true)
+            store.touch_sessions(&seen).await.map(|locked| locked.is_empty())
         }
         "purge_sessions" => {
             let before = NOW.minus(Duration::from_hours(24));
@@ -272,7 +272,7 @@ async fn call_sessions(
             let targets = [EndTarget::Session(id), EndTarget::Digest(sessions[1].digest), other];
             let endings = targets.map(|target| Ending { target, reason: EndReason::Revoked });
             let changes = store.end_sessions_together(&endings, stamp(now)).await;
-            changes.map(|changes| changes.iter().all(|change| change.ended == 1))
+            changes.map(|changes| changes.into_iter().all(|change| ended(change, 1)))
         }
         "changes_after" => {
             store.changes_after(Position::from_i64(20_000), 100).await.map(|rows| rows.len() == 100)

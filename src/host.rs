@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::time::BootTime;
+use crate::domain::time::{BootTime, UnixMillis};
 
 /// The machine's clock.
 pub trait Clock: Send + Sync + 'static {
     /// Time since boot, time spent suspended included (`CLOCK_BOOTTIME`).
     fn boottime(&self) -> BootTime;
+
+    /// What the wall clock shows (`CLOCK_REALTIME`), which anybody may set. A witness only: nothing is decided by it.
+    fn wall(&self) -> UnixMillis;
 }
 
 /// A source of bytes that nobody can guess.
@@ -36,6 +39,10 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn boottime(&self) -> BootTime {
         BootTime::from_span(since_begin(ClockId::Boottime))
+    }
+
+    fn wall(&self) -> UnixMillis {
+        UnixMillis::default().plus(since_begin(ClockId::Realtime))
     }
 }
 
@@ -104,6 +111,9 @@ impl Entropy for SystemEntropy {
 pub struct ManualClock(Mutex<Duration>);
 
 impl ManualClock {
+    /// What its wall clock shows at the boot.
+    pub const WALL_AT_BOOT: UnixMillis = UnixMillis::from_millis(1_767_225_600_000);
+
     /// Moves the clock forward.
     pub fn advance(&self, span: Duration) {
         let mut now = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -114,6 +124,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn boottime(&self) -> BootTime {
         BootTime::from_span(*self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn wall(&self) -> UnixMillis {
+        Self::WALL_AT_BOOT.plus(self.boottime().since(BootTime::default()))
     }
 }
 

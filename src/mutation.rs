@@ -21,6 +21,8 @@ pub enum Mutation {
     AcknowledgeBeforeApply,
     /// A silent node is removed at once, without being marked first.
     OnePhaseEviction,
+    /// Whatever the database's clock shows is the time.
+    DatabaseClockBelieved,
     /// The silence of a node is what the database's clock says.
     SilenceByDatabaseClock,
     /// What was read enters memory whatever has changed since.
@@ -53,7 +55,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NumberFromASequence,
         Self::ExclusivePollWithoutNonce,
         Self::LeaseFromReply,
@@ -61,6 +63,7 @@ impl Mutation {
         Self::StateBeforeLease,
         Self::AcknowledgeBeforeApply,
         Self::OnePhaseEviction,
+        Self::DatabaseClockBelieved,
         Self::SilenceByDatabaseClock,
         Self::UnversionedFill,
         Self::FillIgnoresLocal,

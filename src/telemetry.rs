@@ -127,6 +127,8 @@ pub struct Metrics {
 pub struct FleetMetrics {
     /// Milliseconds that are left of the lease; 0 while there is none.
     pub lease_left_ms: Gauge,
+    /// Milliseconds by which the database's clock has jumped, while that is not explained; 0 while all is well.
+    pub clock_jump_ms: Gauge,
     /// Every row of the change log up to here is in memory.
     pub applied_position: Gauge,
     /// The head of the change log, as of the last poll.
@@ -181,6 +183,11 @@ impl FleetMetrics {
     fn register(&self, own: &mut Registry) {
         let gauges = [
             ("lease_left_milliseconds", "What is left of the lease", &self.lease_left_ms),
+            (
+                "database_clock_jump_milliseconds",
+                "Unexplained jump of the database's clock",
+                &self.clock_jump_ms,
+            ),
             ("log_applied_position", "Rows of the change log that are in memory", &self.applied_position),
             ("log_head_position", "The head of the change log", &self.head_position),
             ("hints_connected", "1 while a connection listens for notifications", &self.hints_connected),

@@ -90,6 +90,11 @@ impl EndReason {
     }
 }
 
+/// How far ahead of `now` a session may have been made. One from beyond that was made under a clock that was wrong, and
+/// would outlive its lifetime by as much, perhaps by decades. Clocks that are wrong by hours, as by a time zone, end no
+/// session.
+pub const FUTURE_MAX: Duration = Duration::from_hours(24);
+
 /// Why a session is not good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Death {
@@ -138,6 +143,9 @@ impl Session {
         }
         if self.everyone_epoch != everyone {
             return Err(Death::Revoked);
+        }
+        if self.create_time > now.plus(FUTURE_MAX) {
+            return Err(Death::Expired);
         }
         if now >= self.expire_time || now >= self.last_seen_time.max(last_seen).plus(self.idle_limit) {
             return Err(Death::Expired);
@@ -324,6 +332,19 @@ mod tests {
     fn a_session_from_the_future_epoch_is_not_good_either() {
         let ahead = Session { user_epoch: Epoch::FIRST.next(), ..session() };
         assert_eq!(check(&ahead, &user(), NOW), Err(Death::Revoked));
+    }
+
+    #[test]
+    fn a_session_from_beyond_tomorrow_does_not_live_for_decades() {
+        let decades = Duration::from_hours(24 * 365 * 30);
+        let made = |ahead| {
+            let (create_time, expire_time) = (NOW.plus(ahead), NOW.plus(ahead + Duration::from_secs(100)));
+            Session { create_time, expire_time, last_seen_time: create_time, ..session() }
+        };
+        assert_eq!(check(&made(FUTURE_MAX), &user(), NOW), Ok(()), "clocks are wrong by hours");
+        for ahead in [FUTURE_MAX + Duration::from_millis(1), decades] {
+            assert_eq!(check(&made(ahead), &user(), NOW), Err(Death::Expired));
+        }
     }
 
     #[test]

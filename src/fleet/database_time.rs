@@ -1,12 +1,13 @@
 //! What time it is in the database, without asking it each time.
 //!
 //! All nodes must agree on when a session ends, and the wall clocks of machines jump. So "now" is the database's time as
-//! of the last poll plus the time since then on a clock that never jumps. Reading it takes no lock.
+//! of the last poll plus the time since then on a clock that never jumps. Reading it takes no lock. What is believed of
+//! the database's clock, which may jump as well, is decided in `carried_time`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use super::carried_time::{CarriedTime, Doubt, Learned, Sample};
 use crate::domain::time::{BootTime, UnixMillis};
 use crate::host::Clock;
 use crate::store::{self, Store, StoreError};
@@ -17,23 +18,38 @@ const POLL_ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 /// How often a node that starts asks at most for an answer that is quick enough: the first one opens connections.
 const FIRST_POLLS_MAX: u32 = 5;
 
-const NANOS_PER_MILLI: i64 = 1_000_000;
+/// Which clock the database goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DatabaseClock {
+    /// One of its own: the wall clock of this machine is a witness.
+    ItsOwn,
+    /// The wall clock of this machine, as SQLite does.
+    OfThisMachine,
+}
 
 /// The database's time, carried on by this machine's clock between polls. There is none without a first answer of the
 /// database, so that nobody can take 1970 for the time.
 pub struct DatabaseTime {
     clock: Arc<dyn Clock>,
-    /// Nanoseconds from this machine's boot to the database's 1970. 64 bits hold them until 2262.
-    offset: AtomicI64,
+    goes_by: DatabaseClock,
+    carried: CarriedTime,
 }
 
 impl DatabaseTime {
     /// Asks the database for its time: again while it answers too slowly, up to a limit.
-    pub async fn ask(clock: Arc<dyn Clock>, store: &dyn Store) -> store::Result<Self> {
-        Self::first_sample(clock, || store.database_time()).await
+    pub async fn ask(
+        clock: Arc<dyn Clock>,
+        goes_by: DatabaseClock,
+        store: &dyn Store,
+    ) -> store::Result<Self> {
+        Self::first_sample(clock, goes_by, || store.database_time()).await
     }
 
-    async fn first_sample<F>(clock: Arc<dyn Clock>, ask: impl Fn() -> F) -> store::Result<Self>
+    async fn first_sample<F>(
+        clock: Arc<dyn Clock>,
+        goes_by: DatabaseClock,
+        ask: impl Fn() -> F,
+    ) -> store::Result<Self>
     where
         F: Future<Output = store::Result<UnixMillis>>,
     {
@@ -41,10 +57,28 @@ impl DatabaseTime {
             let asked_at = clock.boottime();
             let database = ask().await?;
             if is_quick(asked_at, clock.boottime()) {
-                return Ok(Self { clock, offset: AtomicI64::new(offset(database, asked_at)) });
+                return Ok(Self::begin(clock, goes_by, database, asked_at));
             }
         }
         Err(StoreError::Unavailable(format!("time query took longer than 1 s ({FIRST_POLLS_MAX} attempts)")))
+    }
+
+    fn begin(
+        clock: Arc<dyn Clock>,
+        goes_by: DatabaseClock,
+        database: UnixMillis,
+        asked_at: BootTime,
+    ) -> Self {
+        let carried = CarriedTime::new(sample(&*clock, goes_by, database, asked_at));
+        if !carried.is_settled() {
+            let ahead = database.as_millis().saturating_sub(clock.wall().as_millis());
+            tracing::warn!(
+                database_ahead_ms = ahead,
+                "database and this machine disagree on the time; this node purges nothing until they agree. \
+                 Check the clocks of both (chronyc tracking)"
+            );
+        }
+        Self { clock, goes_by, carried }
     }
 
     /// The time now.
@@ -54,8 +88,17 @@ impl DatabaseTime {
 
     /// The time when this machine's clock shows `here`.
     pub fn at(&self, here: BootTime) -> UnixMillis {
-        let nanos = self.offset.load(Ordering::Acquire).saturating_add(nanos(here));
-        UnixMillis::from_millis(nanos.div_euclid(NANOS_PER_MILLI))
+        self.carried.at(here)
+    }
+
+    /// How far the database's clock has jumped. To be read before the time; see [`CarriedTime::doubt`].
+    pub fn doubt(&self) -> Doubt {
+        self.carried.doubt()
+    }
+
+    /// Whether the database's clock may be relied on for deleting what is old.
+    pub fn is_settled(&self) -> bool {
+        self.carried.is_settled()
     }
 
     /// Takes note that the database said `database` to a question asked at `asked_at` here and answered by `now`; false
@@ -64,23 +107,38 @@ impl DatabaseTime {
     pub fn learn(&self, database: UnixMillis, asked_at: BootTime, now: BootTime) -> bool {
         let quick = is_quick(asked_at, now);
         if quick {
-            self.offset.store(offset(database, asked_at), Ordering::Release);
+            let sample = sample(&*self.clock, self.goes_by, database, asked_at);
+            log(self.carried.learn(sample), self.goes_by);
         }
         quick
     }
 }
 
+fn sample(clock: &dyn Clock, goes_by: DatabaseClock, database: UnixMillis, asked_at: BootTime) -> Sample {
+    let wall = (goes_by == DatabaseClock::ItsOwn).then(|| clock.wall());
+    Sample { database, asked_at, wall }
+}
+
+fn log(learned: Learned, goes_by: DatabaseClock) {
+    match learned {
+        Learned::AsBefore => {}
+        Learned::Jumped(doubt) => tracing::error!(
+            jump_ms = doubt.as_millis(),
+            clock = ?goes_by,
+            "the database's clock jumped; this node goes on by the time before, purges nothing, and answers \
+             UNAVAILABLE where the verdict depends on the clock. Set that clock right, or restart this node if the \
+             new time is right"
+        ),
+        Learned::Returned => tracing::warn!("the database's clock is back where it was expected"),
+        Learned::Confirmed => {
+            tracing::warn!("the wall clock of this machine confirms the database's new time; it counts now");
+        }
+        Learned::WallAgrees => tracing::info!("database and this machine agree on the time"),
+    }
+}
+
 fn is_quick(asked_at: BootTime, now: BootTime) -> bool {
     now.since(asked_at) <= POLL_ROUND_TRIP_MAX
-}
-
-/// What lies between the two clocks, where the database said `database` to a question asked at `asked_at`.
-fn offset(database: UnixMillis, asked_at: BootTime) -> i64 {
-    database.as_millis().saturating_mul(NANOS_PER_MILLI).saturating_sub(nanos(asked_at))
-}
-
-fn nanos(here: BootTime) -> i64 {
-    i64::try_from(here.as_nanos()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -94,8 +152,10 @@ mod tests {
     /// A clock, and the time of a database that said 10 s at its start.
     fn with_clock() -> (Arc<ManualClock>, DatabaseTime) {
         let clock = Arc::<ManualClock>::default();
-        let offset = AtomicI64::new(offset(UnixMillis::from_millis(10_000), clock.boottime()));
-        (Arc::clone(&clock), DatabaseTime { clock, offset })
+        let (shared, asked_at) = (Arc::<ManualClock>::clone(&clock), clock.boottime());
+        let time =
+            DatabaseTime::begin(shared, DatabaseClock::ItsOwn, UnixMillis::from_millis(10_000), asked_at);
+        (clock, time)
     }
 
     #[test]
@@ -103,10 +163,10 @@ mod tests {
         let (clock, time) = with_clock();
         let asked = clock.boottime();
         clock.advance(Duration::from_millis(500));
-        assert!(time.learn(UnixMillis::from_millis(20_000), asked, clock.boottime()));
-        assert_eq!(time.now(), UnixMillis::from_millis(20_500));
+        assert!(time.learn(UnixMillis::from_millis(11_000), asked, clock.boottime()));
+        assert_eq!(time.now(), UnixMillis::from_millis(11_500));
         clock.advance(Duration::from_millis(5));
-        assert_eq!(time.now(), UnixMillis::from_millis(20_505));
+        assert_eq!(time.now(), UnixMillis::from_millis(11_505));
     }
 
     #[test]
@@ -143,13 +203,14 @@ mod tests {
         let clock = Arc::<ManualClock>::default();
         let (asked, shared) = (AtomicU64::new(0), || Arc::<ManualClock>::clone(&clock));
         let slow = || after(&clock, 2 + asked.fetch_add(1, Relaxed), 10_000);
-        let never = DatabaseTime::first_sample(shared(), slow).await;
+        let never = DatabaseTime::first_sample(shared(), DatabaseClock::ItsOwn, slow).await;
         assert!(matches!(never, Err(StoreError::Unavailable(_))), "no time without a quick answer");
         assert_eq!(asked.load(Relaxed), 5);
         // The third one takes a second.
         let waits = AtomicU64::new(3);
         let quicker = || after(&clock, waits.fetch_sub(1, Relaxed), 10_000);
-        let time = DatabaseTime::first_sample(shared(), quicker).await.expect("quick enough");
+        let time =
+            DatabaseTime::first_sample(shared(), DatabaseClock::ItsOwn, quicker).await.expect("quick enough");
         assert_eq!((waits.load(Relaxed), time.now()), (0, UnixMillis::from_millis(11_000)));
     }
 }

@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 
 use super::Fleet;
+use super::carried_time::Doubt;
+use crate::domain::session::Death;
 use crate::domain::time::UnixMillis;
 use crate::domain::token::TokenDigest;
 use crate::live::lease::Leased;
@@ -15,7 +17,15 @@ use crate::live::table::{GoodSession, LookUp};
 pub struct Moment<'q> {
     leased: Leased,
     time: UnixMillis,
+    doubt: Doubt,
     questions: PhantomData<&'q [u8]>,
+}
+
+impl Moment<'_> {
+    /// How far the database's clock was off.
+    pub fn doubt(&self) -> Doubt {
+        self.doubt
+    }
 }
 
 impl Fleet {
@@ -42,9 +52,10 @@ impl Fleet {
     /// time; and the clock, which is read after all of them came, says so.
     pub fn moment<'q>(&self, _questions: &'q [u8]) -> Option<Moment<'q>> {
         let shared = &self.shared;
+        let doubt = shared.time.doubt();
         let leased = shared.lease.ask(|| shared.clock.boottime())?;
         let time = shared.time.at(leased.now());
-        Some(Moment { leased, time, questions: PhantomData })
+        Some(Moment { leased, time, doubt, questions: PhantomData })
     }
 
     /// Looks up whose session a token is, at a moment by which the question had come.
@@ -55,6 +66,14 @@ impl Fleet {
         answer: impl FnOnce(&GoodSession<'_>, UnixMillis) -> T,
     ) -> LookUp<T> {
         self.shared.table.look_up_leased(leased, digest, time, |good| answer(good, time))
+    }
+
+    /// Whether memory says that the session is over by its deadlines if the time is `time`.
+    pub fn is_expired_at(&self, digest: &TokenDigest, time: UnixMillis) -> bool {
+        let shared = &self.shared;
+        let clock = || shared.clock.boottime();
+        let told = shared.table.look_up(&shared.lease, clock, digest, |_| time, |_| ());
+        told == Some(LookUp::Over(Death::Expired))
     }
 
     /// Whether memory may answer now.

@@ -7,6 +7,7 @@
 //! what stays `unsettled` where the database does not answer. [`Fleet`] is what the use cases hold.
 
 pub mod barrier;
+pub mod carried_time;
 pub mod database_time;
 mod driver;
 mod endings;
@@ -194,6 +195,11 @@ impl Fleet {
                 () = pause(LOOK) => {}
             }
         }
+    }
+
+    /// Whether anything may be deleted because of its age: not while the database's clock is in doubt.
+    pub fn may_delete_by_age(&self) -> bool {
+        self.shared.time.is_settled()
     }
 
     /// Has the log read at once.

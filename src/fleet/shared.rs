@@ -110,6 +110,8 @@ pub struct FleetStats {
     pub hints_connected: u64,
     /// Sessions that this node ended without knowing whether the database did, and that it still has to end there.
     pub unsettled: usize,
+    /// By how many milliseconds the database's clock has jumped, while that is not explained.
+    pub clock_jump_ms: i64,
     /// What memory holds.
     pub holding: Holding,
 }
@@ -180,6 +182,7 @@ impl Shared {
             barriers_waited_out: get(&counts.barriers_waited_out),
             barrier_micros: get(&counts.barrier_micros),
             unsettled: self.unsettled.len(),
+            clock_jump_ms: self.time.doubt().as_millis(),
             holding: *self.holding.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::samples::*;
 use super::table::LookUp;
 use crate::domain::id::Epoch;
-use crate::domain::session::{EndReason, Ended, Session};
+use crate::domain::session::{EndReason, Ended, FUTURE_MAX, Session};
 use crate::domain::user::{User, UserState};
 
 const GOOD: LookUp<()> = LookUp::Good(());
@@ -19,11 +19,13 @@ prop_compose! {
         everyone in 1_i64..3, born_everyone in 1_i64..3,
         (gone, disabled) in (prop::bool::weighted(0.1), prop::bool::weighted(0.2)),
         reason in prop::option::weighted(0.3, 1_i16..7),
+        ahead in prop::option::weighted(0.1, 0_u64..60),
         (life, idle, seen, age) in (0_u64..50, 0_u64..50, 0_u64..50, 0_u64..60),
     ) -> (Session, Option<User>, i64, Duration) {
         let millis = Duration::from_millis;
         let ended = reason.and_then(EndReason::from_i16).map(|reason| Ended { time: NOW, reason });
         let session = Session {
+            create_time: ahead.map_or(NOW, |ahead| NOW.plus(FUTURE_MAX).plus(millis(ahead))),
             everyone_epoch: Epoch::from_i64(born_everyone.min(everyone)),
             expire_time: NOW.plus(millis(life)),
             last_seen_time: NOW.plus(millis(seen)),

@@ -13,7 +13,7 @@ use super::user::HeldUser;
 use super::uses::WRITE_INTERVAL;
 use crate::domain::client::Client;
 use crate::domain::id::{Epoch, Position, SessionId};
-use crate::domain::session::{Death, Session};
+use crate::domain::session::{Death, FUTURE_MAX, Session};
 use crate::domain::time::UnixMillis;
 use crate::domain::user::User;
 
@@ -123,13 +123,23 @@ impl HeldSession {
         if self.terms.everyone_epoch < everyone {
             return Verdict::Over(Death::Revoked);
         }
-        if now >= self.terms.expire_time(self.id) {
+        if self.is_past_end(now) {
             return Verdict::Over(Death::Expired);
         }
         if self.is_idle(now) {
             return if self.is_known_idle(now) { Verdict::Over(Death::Expired) } else { Verdict::Ask };
         }
         Verdict::Good
+    }
+
+    /// Whether `now` lies within its deadlines, as far as this node knows of its uses.
+    pub(super) fn is_within_deadlines(&self, now: UnixMillis) -> bool {
+        !self.is_past_end(now) && !self.is_idle(now)
+    }
+
+    /// Whether its absolute end has passed, or it was made too far ahead of `now` to be true.
+    fn is_past_end(&self, now: UnixMillis) -> bool {
+        now >= self.terms.expire_time(self.id) || self.create_time() > now.plus(FUTURE_MAX)
     }
 
     /// The epoch that the session is stamped with. To be read after the facts of its user: the keeper stamps the session

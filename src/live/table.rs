@@ -211,6 +211,11 @@ impl GoodSession<'_> {
         &self.session.terms.device_name
     }
 
+    /// Whether it would be good as well if the time were `now`.
+    pub fn is_good_at(&self, now: UnixMillis) -> bool {
+        self.session.is_within_deadlines(now)
+    }
+
     /// What use from `client` does to the session.
     pub fn bound_to(&self, client: &Client, binding: Binding) -> BindingVerdict {
         binding.verdict(self.session.is_used_by(client), self.is_remembered())

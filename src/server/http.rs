@@ -150,6 +150,7 @@ fn tell_fleet(stats: &FleetStats, metrics: &FleetMetrics) {
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     for (gauge, value) in [
         (&metrics.lease_left_ms, i64::try_from(stats.lease_left.as_millis()).unwrap_or(i64::MAX)),
+        (&metrics.clock_jump_ms, stats.clock_jump_ms),
         (&metrics.applied_position, stats.applied),
         (&metrics.head_position, stats.head),
         (&metrics.hints_connected, i64::try_from(stats.hints_connected).unwrap_or(i64::MAX)),

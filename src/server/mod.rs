@@ -21,7 +21,7 @@ use tonic::service::Routes;
 use crate::config::{Config, HttpListen};
 use crate::domain::invalid::Invalid;
 use crate::domain::token::{KeyId, KeyRing};
-use crate::fleet::database_time::DatabaseTime;
+use crate::fleet::database_time::{DatabaseClock, DatabaseTime};
 use crate::fleet::{Fleet, FleetParts};
 use crate::grpc::auth::Auth;
 use crate::grpc::fleet::FleetAdmin;
@@ -221,7 +221,9 @@ async fn wire(
     let store: Arc<dyn Store> = Arc::new(ObservedStore::new(store, Arc::clone(metrics), Arc::clone(&clock)));
     let coordination: Arc<dyn Coordination> =
         Arc::new(ObservedCoordination::new(coordination, Arc::clone(metrics), Arc::clone(&clock)));
-    let time = DatabaseTime::ask(Arc::clone(&clock), &*store);
+    let goes_by =
+        if coordination.is_exclusive() { DatabaseClock::OfThisMachine } else { DatabaseClock::ItsOwn };
+    let time = DatabaseTime::ask(Arc::clone(&clock), goes_by, &*store);
     let time = report_wait("the database to tell its time", time).await?;
     let fingerprints: Vec<_> = keys.keys().iter().map(|key| (key.id(), key.fingerprint())).collect();
     let registered = store.register_token_keys(&fingerprints, time.now());

@@ -14,6 +14,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::session::{BindingVerdict, EndReason, Session};
 use crate::domain::time::UnixMillis;
 use crate::domain::token::GenuineToken;
+use crate::fleet::carried_time::Doubt;
 pub use crate::fleet::look_up::Moment;
 use crate::live::table::{GoodSession, LookUp};
 use crate::store::{EndTarget, Ending};
@@ -140,11 +141,20 @@ fn ask_memory<T>(
     demands: &Demands,
     answer: impl FnOnce(Validated<'_>) -> T,
 ) -> Result<Asked<T>, Refusal> {
+    // Before the time is read.
+    let doubt = match &when {
+        When::Now => app.fleet.time().doubt(),
+        When::At(moment) => moment.map_or_else(Doubt::default, |moment| moment.doubt()),
+    };
     let meet = |good: &GoodSession<'_>, now: UnixMillis| {
+        let other = doubt.other(now);
+        if other.is_some_and(|other| is_in_doubt(genuine, good, demands, now, other)) {
+            return Err(Refusal::LeaseLost);
+        }
         if now >= genuine.expire_time {
             return Err(Refusal::SessionExpired);
         }
-        meet(app, good, demands, now, answer)
+        meet(app, good, demands, (now, other), answer)
     };
     let found = match when {
         When::Now => app.fleet.look_up(&genuine.digest, meet),
@@ -157,15 +167,55 @@ fn ask_memory<T>(
         Some(LookUp::Miss) => Ok(Asked::Miss),
         None => Err(Refusal::LeaseLost),
     };
-    if app.now() >= genuine.expire_time { Err(Refusal::SessionExpired) } else { told }
+    let now = app.now();
+    match doubt.other(now) {
+        Some(other) => by_both_clocks(app, genuine, told, now, other),
+        None if now >= genuine.expire_time => Err(Refusal::SessionExpired),
+        None => told,
+    }
 }
 
-/// What is demanded of a session that is good.
+/// Whether what memory holds to be good at `now` is to be answered differently if the time is `other`.
+#[cold]
+fn is_in_doubt(
+    genuine: &GenuineToken,
+    good: &GoodSession<'_>,
+    demands: &Demands,
+    now: UnixMillis,
+    other: UnixMillis,
+) -> bool {
+    let is_expired = |at| at >= genuine.expire_time;
+    let is_too_old =
+        |at: UnixMillis| demands.max_auth_age.is_some_and(|max| at.since(good.authenticate_time()) > max);
+    is_expired(now) != is_expired(other) || !good.is_good_at(other) || is_too_old(now) != is_too_old(other)
+}
+
+/// What is told of a session that is not good at `now`, where the time may be `other` as well: what holds by both.
+#[cold]
+fn by_both_clocks<T>(
+    app: &App,
+    genuine: &GenuineToken,
+    told: Result<Asked<T>, Refusal>,
+    now: UnixMillis,
+    other: UnixMillis,
+) -> Result<Asked<T>, Refusal> {
+    let is_expired = |at| at >= genuine.expire_time;
+    match (is_expired(now), is_expired(other), &told) {
+        (true, true, _) => Err(Refusal::SessionExpired),
+        (false, false, Err(Refusal::SessionExpired)) if !app.fleet.is_expired_at(&genuine.digest, other) => {
+            Err(Refusal::LeaseLost)
+        }
+        (false, false, _) => told,
+        (true, false, _) | (false, true, _) => Err(Refusal::LeaseLost),
+    }
+}
+
+/// What is demanded of a session that is good. It is fresh if it is by both clocks, where they differ.
 fn meet<T>(
     app: &App,
     good: &GoodSession<'_>,
     demands: &Demands,
-    now: UnixMillis,
+    (now, other): (UnixMillis, Option<UnixMillis>),
     answer: impl FnOnce(Validated<'_>) -> T,
 ) -> Result<Asked<T>, Refusal> {
     let policy = &app.session_policy;
@@ -181,7 +231,8 @@ fn meet<T>(
         return Err(Refusal::ReauthenticationRequired);
     }
     good.note_use(now);
-    let fresh = verdict == BindingVerdict::Same && age < policy.fresh_window;
+    let is_fresh = |at: UnixMillis| at.since(good.authenticate_time()) < policy.fresh_window;
+    let fresh = verdict == BindingVerdict::Same && is_fresh(now) && other.is_none_or(is_fresh);
     Ok(Asked::Good(answer(Validated { good, fresh })))
 }
 

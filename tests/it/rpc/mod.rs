@@ -14,6 +14,7 @@ mod client_description;
 mod contract;
 mod create_session;
 mod create_user;
+mod database_clock;
 mod deadlines;
 mod debug_output;
 mod discovery;

@@ -9,7 +9,7 @@ use latchkey::host::ManualClock;
 use latchkey::store::coordination::{AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster, WrittenAgain};
 use latchkey::store::{Change, LoggedChange, Result, Stamp};
 
-use super::interposed_store::{Faults, time_of};
+use super::interposed_store::Faults;
 
 /// Passes steps on to `inner`, but for faults and the time.
 pub struct InterposedCoordination {
@@ -31,12 +31,12 @@ macro_rules! interposed {
 
             async fn poll(&self, node: NodeId, from: Position, limit: u32) -> Result<Polled> {
                 let polled = self.faults.pass("poll", self.inner.poll(node, from, limit)).await?;
-                Ok(Polled { time: time_of(&self.clock), ..polled })
+                Ok(Polled { time: self.faults.time_of(&self.clock), ..polled })
             }
 
             async fn nodes(&self) -> Result<Roster> {
                 let roster = self.faults.pass("nodes", self.inner.nodes()).await?;
-                Ok(Roster { time: time_of(&self.clock), ..roster })
+                Ok(Roster { time: self.faults.time_of(&self.clock), ..roster })
             }
 
             $(async fn $step(&self, $($name: $kind),*) -> Result<$answer> {
@@ -68,7 +68,7 @@ mod tests {
     use latchkey::store::StoreError;
     use latchkey::store::sql::{SqlLimits, SqlStore};
 
-    use super::super::interposed_store::{Fault, START};
+    use super::super::interposed_store::{Fault, START, time_of};
     use super::*;
 
     #[tokio::test]

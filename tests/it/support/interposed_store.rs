@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use super::waiting::eventually;
 
 /// The database's time when the manual clock stands at its start: 2026-01-01T00:00:00Z.
-pub const START: UnixMillis = UnixMillis::from_millis(1_767_225_600_000);
+pub const START: UnixMillis = ManualClock::WALL_AT_BOOT;
 /// What every fault says; it must never reach a client.
 pub const FAULT: &str = "a fault of the test";
 
@@ -79,6 +79,8 @@ pub struct Faults(Arc<Mutex<State>>);
 struct State {
     faults: HashMap<&'static str, VecDeque<Fault>>,
     calls: HashMap<&'static str, u64>,
+    /// Milliseconds by which the database's clock is ahead of the manual one.
+    ahead: i64,
 }
 
 impl Faults {
@@ -90,6 +92,16 @@ impl Faults {
     /// The next calls of `step` get one of `faults` each, in this order; all further ones get the last.
     pub fn set_in_turn(&self, step: &'static str, faults: impl IntoIterator<Item = Fault>) {
         self.lock().faults.insert(step, faults.into_iter().collect());
+    }
+
+    /// From now on the database's clock is so many milliseconds ahead of the manual one.
+    pub fn shift_database_clock(&self, ahead: i64) {
+        self.lock().ahead = ahead;
+    }
+
+    /// What the database's clock shows, which follows `clock`.
+    pub fn time_of(&self, clock: &ManualClock) -> UnixMillis {
+        UnixMillis::from_millis(time_of(clock).as_millis() + self.lock().ahead)
     }
 
     /// Whether anything happens to `step`.
@@ -181,7 +193,7 @@ macro_rules! interposed {
         #[async_trait]
         impl Store for InterposedStore {
             async fn database_time(&self) -> Result<UnixMillis> {
-                let time = time_of(&self.clock);
+                let time = self.faults.time_of(&self.clock);
                 self.faults.pass("database_time", async move { Ok(time) }).await
             }
 

@@ -187,6 +187,7 @@ pub const TABLES: &[Table] = &[
             Column::new("name", Kind::Text),
             Column::new("state", Kind::Small),
             Column::new("applied_position", Kind::Big),
+            Column::new("applied_nonce", Kind::Bytes8).nullable(),
             Column::new("join_time", Kind::Big),
             Column::new("heard_time", Kind::Big),
             Column::new("evict_time", Kind::Big).nullable(),

@@ -188,7 +188,7 @@ impl Driver {
                 if waited >= self.poll { self.ask() } else { pause }
             }
             Done::Acknowledged(Ack { position, commit, sent }, Ok(())) => {
-                self.member.acknowledged(position, commit, sent);
+                self.member.acknowledged(position, commit, sent, self.shared.clock.boottime());
                 self.idle()
             }
             Done::Acknowledged(Ack { commit, sent, .. }, Err(error)) => {

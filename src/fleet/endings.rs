@@ -13,7 +13,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::driver::pause;
-use super::shared::to_its_end;
 use crate::store::{self, Change, EndTarget, Ending, Stamp, Store, StoreError};
 use crate::supervise::Supervisor;
 

@@ -312,13 +312,13 @@ mod tests {
             "the row of the node says so already"
         );
         assert_eq!(hear(&mut member, 500, &polled(4, 3..=4)), Ok(Next::Acknowledge(at(4), AckCommit::Quick)));
-        member.acknowledged(at(4), AckCommit::Quick, millis(505));
+        member.acknowledged(at(4), AckCommit::Quick, millis(505), millis(505));
         assert_eq!(hear(&mut member, 900, &polled(4, [4])), Ok(Next::Idle));
         assert_eq!(
             hear(&mut member, 1_000, &polled(5, 4..=5)),
             Ok(Next::Acknowledge(at(5), AckCommit::Durable))
         );
-        member.acknowledged(at(5), AckCommit::Durable, millis(1_005));
+        member.acknowledged(at(5), AckCommit::Durable, millis(1_005), millis(1_005));
         assert_eq!(hear(&mut member, 1_100, &polled(5, [5])), Ok(Next::Idle));
         assert_eq!((lease.end(), member.nonce()), (Some(millis(5_005)), Some(nonce(5))));
     }
@@ -330,10 +330,10 @@ mod tests {
         for at in [0, 500, 1_500, 2_500, 3_900] {
             hear(&mut member, at, &polled(3, [3])).expect("a good log");
             member.not_acknowledged(AckCommit::Durable, millis(at));
-            member.acknowledged(self::at(3), AckCommit::Quick, millis(at));
+            member.acknowledged(self::at(3), AckCommit::Quick, millis(at), millis(at));
             assert_eq!(lease.end(), Some(millis(4_000)), "it joined at 0");
         }
-        member.acknowledged(at(3), AckCommit::Durable, millis(3_910));
+        member.acknowledged(at(3), AckCommit::Durable, millis(3_910), millis(3_910));
         assert_eq!(lease.end(), Some(millis(7_900)), "the poll is the older one now");
         assert_eq!(hear(&mut member, 4_000, &polled(3, [3])), Ok(Next::Idle));
         assert_eq!(lease.end(), Some(millis(7_910)));

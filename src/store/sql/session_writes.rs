@@ -17,7 +17,7 @@ use super::entity::sessions::{Column, Entity, Model};
 use super::error::Failure;
 use super::row_locks::{OnLocked, RowLocks, lock_rows};
 use super::set_each::{Target, set_each};
-use super::step::{Pool, Transaction};
+use super::step::Transaction;
 use crate::domain::session::EndReason;
 use crate::store::Stamp;
 

@@ -83,7 +83,7 @@ impl Node {
 
     /// The acknowledgement that was sent at `sent`, by this node's clock, came back.
     pub fn acknowledged(&mut self, position: Position, commit: AckCommit, sent: BootTime) {
-        self.member.acknowledged(position, commit, sent);
+        self.member.acknowledged(position, commit, sent, sent);
     }
 
     /// A read came back that began while it was in the fleet as `reader`.

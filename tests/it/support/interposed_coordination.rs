@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use latchkey::domain::id::{LogId, NodeId, Nonce, Position};
 use latchkey::domain::time::UnixMillis;
 use latchkey::host::ManualClock;
-use latchkey::store::coordination::{AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster, WrittenAgain};
+use latchkey::store::coordination::{
+    AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster, WrittenAgain,
+};
 use latchkey::store::{Change, LoggedChange, Result, Stamp};
 
 use super::interposed_store::Faults;

@@ -169,9 +169,10 @@ fn check_index(table: &Table, index: &Index, found: &Catalogue, engine: DbBacken
         return None;
     }
     let needed = shown(index.is_unique, &index.columns_on(engine), index.condition_on(engine));
-    let name = match index.is_unique && engine != DbBackend::MySql {
-        true => format!("{}_{}_key", table.name, index.name),
-        false => index.name.to_owned(),
+    let name = if index.is_unique && engine != DbBackend::MySql {
+        format!("{}_{}_key", table.name, index.name)
+    } else {
+        index.name.to_owned()
     };
     let making = index.making(table.name, engine);
     let Some(other) = of_table().find(|other| other.name == name) else {

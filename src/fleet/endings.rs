@@ -117,7 +117,7 @@ impl Endings {
                 }
             }
             Err(StoreError::OutcomeUnknown(why)) => {
-                tell_all(group, || StoreError::OutcomeUnknown(why.clone()))
+                tell_all(group, || StoreError::OutcomeUnknown(why.clone()));
             }
             // One after the other they would wait as long as each of them may take.
             Err(StoreError::Unavailable(why)) => tell_all(group, || StoreError::Unavailable(why.clone())),

@@ -193,7 +193,7 @@ async fn connect(options: PgConnectOptions) -> Result<Listener> {
         let listener = connecting.await.map_err(|error| unavailable(&error.to_string()))?;
         listener.prove().await
     };
-    in_time(proven).await
+    Box::pin(in_time(proven)).await
 }
 
 async fn in_time(work: impl Future<Output = Result<Listener>>) -> Result<Listener> {

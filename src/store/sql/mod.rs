@@ -209,7 +209,8 @@ impl SqlStore {
             return Ok(vec![Some(self.end_everyone(stamp).await?)]);
         }
         let mut changes = vec![None; part.len()];
-        let (mut left, mut committed) = (vec![0..part.len()], false);
+        let whole = 0..part.len();
+        let (mut left, mut committed) = (vec![whole], false);
         while let Some(range) = left.pop() {
             let endings: Arc<[_]> = part[range.clone()].into();
             let on_locked = self.row_locks.without_waiting();

@@ -2,6 +2,9 @@
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
+/// Judges the settings of a server, whose values it asks for by name.
+type Judge = fn(&dyn Fn(&str) -> String) -> Vec<Concern>;
+
 /// A setting of the server that weakens a promise.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Concern {
@@ -17,7 +20,7 @@ const SEMI_SYNC_TIMEOUT_MIN_MS: u64 = 3_600_000;
 /// What the operator should change.
 pub(super) async fn concerns<C: ConnectionTrait>(db: &C) -> Result<Vec<Concern>, DbErr> {
     let engine = db.get_database_backend();
-    let (sql, judge): (_, fn(&dyn Fn(&str) -> String) -> Vec<Concern>) = match engine {
+    let (sql, judge): (_, Judge) = match engine {
         DbBackend::Sqlite => return Ok(Vec::new()),
         DbBackend::Postgres => (POSTGRES, of_postgres),
         _ => (MARIADB, of_mariadb),
@@ -93,7 +96,7 @@ fn of_mariadb(setting: &dyn Fn(&str) -> String) -> Vec<Concern> {
 mod tests {
     use super::*;
 
-    fn judged(judge: fn(&dyn Fn(&str) -> String) -> Vec<Concern>, settings: &[(&str, &str)]) -> Vec<Concern> {
+    fn judged(judge: Judge, settings: &[(&str, &str)]) -> Vec<Concern> {
         let value = |name: &str| {
             let found = settings.iter().rev().find(|(other, _)| *other == name);
             found.map(|(_, value)| (*value).to_owned()).unwrap_or_default()
@@ -101,11 +104,7 @@ mod tests {
         judge(&value)
     }
 
-    fn count(
-        judge: fn(&dyn Fn(&str) -> String) -> Vec<Concern>,
-        safe: &[(&str, &str)],
-        other: (&str, &str),
-    ) -> usize {
+    fn count(judge: Judge, safe: &[(&str, &str)], other: (&str, &str)) -> usize {
         judged(judge, &[safe, &[other]].concat()).len()
     }
 

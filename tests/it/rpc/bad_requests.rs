@@ -88,7 +88,7 @@ async fn no_request_gets_an_answer_that_headers_cannot_hold() {
 fn any_message(contract: &Contract, input: &str, dice: &mut Dice) -> Vec<u8> {
     let texts = ["a b", "\u{20ac}", "\u{1f600}%", "\n", "path_", "\0", "x"];
     let mut message = Vec::new();
-    for _ in 0..1 + dice.below(200) {
+    for _ in 0..=dice.below(200) {
         let text = dice.pick(&texts).repeat(1 + dice.below(60));
         let fields = contract.with_each_text(input, text.as_bytes());
         if fields.is_empty() {

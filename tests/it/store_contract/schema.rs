@@ -204,7 +204,7 @@ async fn each_missing_or_changed_index_is_named(db: &TestDatabase) {
             let on = if engine == Engine::Mariadb { format!(" ON {of}") } else { String::new() };
             let drop = format!("DROP INDEX {name}{on}");
             let missing = format!("{needed} on {of} is missing (index {name})");
-            Damage::mendable(&[drop.clone()], missing).check(db).await;
+            Damage::mendable(std::slice::from_ref(&drop), missing).check(db).await;
             let other = format!("CREATE INDEX {name} ON {of} (create_time)");
             let changed = format!("index {name} on {of} is index (create_time), not {needed}");
             Damage::mendable(&[drop, other], changed).check(db).await;

@@ -5,9 +5,7 @@
 
 use std::fmt::Write as _;
 
-use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _, QueryResult,
-};
+use sea_orm::{ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _};
 use sea_orm::{QueryOrder as _, QuerySelect as _, Statement, Value};
 
 use super::entity::{change_log, sessions};
@@ -91,7 +89,7 @@ async fn append_chunk(
         // The trigger of the table puts the number in the place of the 0.
         _ => {
             let rows = placeholders(entries.len(), 7, 1, engine);
-            let sql = format!("INSERT INTO change_log ({COLUMNS}) VALUES {rows} RETURNING position, {HEAD}");
+            let sql = format!("INSERT INTO change_log ({COLUMNS}) VALUES {rows} RETURNING position");
             (sql, values(entries, 0, stamp))
         }
     };
@@ -101,7 +99,7 @@ async fn append_chunk(
     let positions = positions?;
     // The lock on the head makes the numbers follow each other.
     let first = positions.iter().copied().min().ok_or_else(headless)?;
-    check_numbers(&positions, first, entries.len(), head_of(engine, &written)?)?;
+    check_numbers(&positions, first, entries.len())?;
     Ok(entries.iter().zip(first..).map(|(entry, position)| logged(*entry, position, stamp)).collect())
 }
 
@@ -136,37 +134,26 @@ pub(super) async fn append_everyone(
         }
         // The trigger of the table raises the epoch and tells it in the row.
         _ => {
-            let sql = format!(
-                "INSERT INTO change_log (position, create_time, nonce, kind) VALUES (0, ?, ?, ?) \
-                 RETURNING position, epoch, {HEAD}"
-            );
+            let sql = "INSERT INTO change_log (position, create_time, nonce, kind) VALUES (0, ?, ?, ?) \
+                       RETURNING position, epoch";
             Statement::from_sql_and_values(engine, sql, [time.into(), nonce.into(), kind.into()])
         }
     };
     let row = transaction.query_one_raw(statement).await?.ok_or_else(headless)?;
     let (position, epoch) = (row.try_get("", "position")?, row.try_get::<Option<i64>>("", "epoch")?);
-    check_numbers(&[position], position, 1, head_of(engine, std::slice::from_ref(&row))?)?;
+    check_numbers(&[position], position, 1)?;
     let epoch = Epoch::from_i64(epoch.ok_or_else(unnumbered)?);
     Ok(logged(LogEntry::EveryoneEnded { epoch }, position, stamp))
 }
 
-/// The head after a statement of MariaDB, whose trigger moves it. The other engines' own statements do.
-fn head_of(engine: DbBackend, written: &[QueryResult]) -> Result<Option<i64>, Failure> {
-    match written.last() {
-        Some(row) if engine == DbBackend::MySql => Ok(Some(row.try_get("", "head")?)),
-        _ => Ok(None),
-    }
-}
-
-/// Refuses, before COMMIT, numbers that no follower would read: whoever is told OK must be able to rely on them. `head` may
-/// have been read after any of the rows.
-fn check_numbers(positions: &[i64], first: i64, count: usize, head: Option<i64>) -> Result<(), Failure> {
+/// Refuses, before COMMIT, numbers that no follower would read: whoever is told OK must be able to rely on them. MariaDB's
+/// rows are inserted as number 0, so any other number is the trigger's, who takes it from the head.
+fn check_numbers(positions: &[i64], first: i64, count: usize) -> Result<(), Failure> {
     let last = first.saturating_add(i64::try_from(count).unwrap_or(i64::MAX) - 1);
     let mut sorted = positions.to_vec();
     sorted.sort_unstable();
     let follow_each_other = sorted.len() == count && sorted.iter().copied().eq(first..=last);
-    let is_of_head = head.is_none_or(|head| (first..=last).contains(&head));
-    if first > 0 && follow_each_other && is_of_head { Ok(()) } else { Err(unnumbered()) }
+    if first > 0 && follow_each_other { Ok(()) } else { Err(unnumbered()) }
 }
 
 fn unnumbered() -> Failure {
@@ -209,8 +196,6 @@ async fn rows_from(db: &Pool, first: i64, limit: u32) -> Result<Vec<change_log::
     Ok(rows.all(db).await?)
 }
 
-/// The head as of the row that was inserted.
-const HEAD: &str = "(SELECT log_head.position FROM log_head WHERE log_head.id = 1) AS head";
 const COLUMNS: &str = "position, nonce, kind, user_id, session_id, epoch, create_time";
 const RAISE_EVERYONE: &str =
     "UPDATE log_head SET position = position + 1, everyone_epoch = everyone_epoch + 1";
@@ -284,14 +269,13 @@ mod tests {
 
     #[test]
     fn only_numbers_that_follow_the_head_are_taken() {
-        let takes = |positions: &[i64], count, head| {
+        let takes = |positions: &[i64], count| {
             let first = positions.iter().copied().min().unwrap_or_default();
-            check_numbers(positions, first, count, head).is_ok()
+            check_numbers(positions, first, count).is_ok()
         };
-        assert!(takes(&[7], 1, None) && takes(&[7], 1, Some(7)) && takes(&[9, 8, 7], 3, Some(7)));
-        assert!(!takes(&[0], 1, None), "without a number");
-        assert!(!takes(&[-1], 1, None) && !takes(&[], 0, None));
-        assert!(!takes(&[7, 9], 2, None) && !takes(&[7, 7], 2, None) && !takes(&[7], 2, None));
-        assert!(!takes(&[7], 1, Some(6)) && !takes(&[7], 1, Some(8)), "the head did not move along");
+        assert!(takes(&[7], 1) && takes(&[9, 8, 7], 3));
+        assert!(!takes(&[0], 1), "without a number");
+        assert!(!takes(&[-1], 1) && !takes(&[], 0));
+        assert!(!takes(&[7, 9], 2) && !takes(&[7, 7], 2) && !takes(&[7], 2));
     }
 }

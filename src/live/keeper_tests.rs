@@ -237,7 +237,7 @@ fn books_that_a_panic_left_torn_are_made_anew_from_what_the_table_holds() {
     memory.keeper.apply(&row(3, UserSessionsEnded, 3, None, 2));
     memory.keeper.recover();
     // The user is read again before the reason is told.
-    assert_eq!([1, 2, 3].map(|one| memory.look_up(one)), [LookUp::Miss; 3]);
+    assert_eq!([1, 2, 3].map(|one| memory.look_up(one)), [LookUp::Miss, LookUp::Miss, LookUp::Miss]);
     let holding = memory.keeper.holding();
     assert_eq!((holding.sessions, holding.dead), (0, 1));
     memory.keeper.begin_at(at(1));

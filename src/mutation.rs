@@ -39,6 +39,8 @@ pub enum Mutation {
     NoWait,
     /// A lease is renewed although the head of the log was not reached.
     LeaseBeforeHead,
+    /// A connection is used again whose transaction did not end by a COMMIT or ROLLBACK that was answered.
+    ReusesUnfinishedConnection,
 }
 
 impl Mutation {
@@ -60,6 +62,7 @@ impl Mutation {
         Self::WaitFromBeforeCommit,
         Self::NoWait,
         Self::LeaseBeforeHead,
+        Self::ReusesUnfinishedConnection,
     ];
 
     /// Whether this one is switched on.
@@ -69,7 +72,9 @@ impl Mutation {
 
         static ON: OnceLock<Option<Mutation>> = OnceLock::new();
         let named = || {
-            let name = std::env::var("LATCHKEY_MUTATION").ok()?;
+            // The program takes every variable that begins with LATCHKEY_ for a setting.
+            let variables = ["LATCHKEY_MUTATION", "MUTATION_OF_LATCHKEY"];
+            let name = variables.into_iter().find_map(|variable| std::env::var(variable).ok())?;
             let found = Self::ALL.into_iter().find(|mutation| format!("{mutation:?}") == name);
             Some(found.unwrap_or_else(|| panic!("LATCHKEY_MUTATION names no mutation: {name}")))
         };

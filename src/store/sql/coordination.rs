@@ -11,7 +11,7 @@ use super::{SqlStore, follow, hints, log_upkeep, nodes, write_again};
 use crate::domain::id::{LogId, NodeId, Nonce, Position};
 use crate::domain::time::UnixMillis;
 use crate::store::coordination::{Coordination, Joined, NewNode, Polled, Roster};
-use crate::store::{Change, LoggedChange, Result, Stamp};
+use crate::store::{Change, LoggedChange, Result, Stamp, StoreError};
 
 #[async_trait]
 impl Coordination for SqlStore {
@@ -26,6 +26,10 @@ impl Coordination for SqlStore {
     }
 
     async fn poll(&self, node: NodeId, from: Position, limit: u32) -> Result<Polled> {
+        // Another file may be in use by another node already, so the lease is given up at once and does not run out.
+        if let Some(files) = &self.files {
+            files.check().map_err(StoreError::Corrupt)?;
+        }
         let polled = self.following.read(move |db| Box::pin(follow::poll(db, node, from, limit))).await?;
         if !polled.is_primary {
             // The next poll asks whoever is reached then.

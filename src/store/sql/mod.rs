@@ -34,6 +34,8 @@ mod step;
 mod target;
 mod timed;
 mod token_keys;
+#[cfg(test)]
+mod unfinished_tests;
 mod upkeep;
 mod user_row;
 mod users;
@@ -46,9 +48,10 @@ use async_trait::async_trait;
 
 pub use self::error::OpenError;
 use self::facts::UserBy;
-use self::file_lock::FileLock;
+use self::file_lock::{FileLock, FileWatch};
 use self::hints::Hints;
 pub use self::limits::SqlLimits;
+use self::places::Places;
 pub use self::schema::{MigrationStatus, migrate_up, migration_status};
 use self::step::Steps;
 use self::target::Target;
@@ -79,6 +82,9 @@ pub struct SqlStore {
     hints: Arc<Hints>,
     is_exclusive: bool,
     place: Arc<str>,
+    /// Where the database is a file: what notices that it is not the same one any more, and the connection that this needs.
+    files: Option<Arc<FileWatch>>,
+    kept_open: Option<Places>,
     file: Arc<Mutex<Option<FileLock>>>,
 }
 
@@ -95,13 +101,18 @@ impl SqlStore {
         if is_file {
             schema::migrate(&target, limits).await?;
         }
+        let (mut files, mut kept_open) = (None, None);
+        if let Target::Sqlite(_, Some(file)) = &target {
+            kept_open = Some(Places::Common(pool::keep_open(&target, &limits).await?));
+            files = Some(Arc::new(FileWatch::new(&file.path)));
+        }
         let source = pool::source(&target, &limits);
         let first = source.current().0.any();
         if matches!(target, Target::Sqlite(_, None)) {
             schema::migrate_in_memory(&target, &first).await?;
         }
         let is_exclusive = matches!(target, Target::Sqlite(..));
-        let steps = Steps::new(source, limits, is_exclusive);
+        let steps = Steps::new(source, limits, is_exclusive).on_files(files.clone());
         let following = match pool::open_following(&target, &limits) {
             Some((own, limits)) => steps.beside(own, limits),
             None => steps.clone(),
@@ -112,6 +123,8 @@ impl SqlStore {
             hints: Arc::new(Hints::new(&target)),
             is_exclusive,
             place: target.describe().into(),
+            files,
+            kept_open,
             file: Arc::new(Mutex::new(file)),
         };
         match schema::check(&target, &first, limits).await {
@@ -132,6 +145,9 @@ impl SqlStore {
         tokio::join!(self.hints.close(), self.steps.finish(), self.following.finish());
         let (own, of_follower) = (self.steps.last_places(), self.following.last_places());
         tokio::join!(pool::close(&own), pool::close(&of_follower));
+        if let Some(kept_open) = &self.kept_open {
+            pool::close(kept_open).await;
+        }
         self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 

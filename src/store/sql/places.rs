@@ -4,6 +4,10 @@
 //! sqlx tests a connection on its way back into a pool, and waits for the answer without a limit: one that falls silent just
 //! then keeps its place until the kernel gives it up, after many minutes. A pool does not tell which of its connections that
 //! is. So each connection here has a pool to itself, and a pool that stays empty-handed is thrown away as a whole.
+//!
+//! The same holds for a connection whose transaction did not end by a COMMIT or ROLLBACK that the engine answered. What state
+//! it is in is unknown: SQLite may have ended the transaction by itself, and the driver would take the next COMMIT for the
+//! end of a nested one and acknowledge a change that nobody committed. So it is closed and never used again.
 //! Nothing here decides what a failed statement means.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,10 +22,12 @@ use sea_orm::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::mutation::Mutation;
+
 /// Where statements get their connections.
 #[derive(Clone)]
 pub(super) enum Places {
-    /// One pool for all: a database in this process, whose connections do not fall silent.
+    /// One pool for all: a database in memory, which is the one connection that it lives in.
     Common(DatabaseConnection),
     /// A pool for each connection.
     Own(Arc<Own>),
@@ -70,6 +76,8 @@ enum Use {
     Cut,
     /// There was no connection in time.
     NoConnection,
+    /// A transaction was begun, and no COMMIT or ROLLBACK of it was answered.
+    Unfinished,
     /// A connection was used.
     Used,
 }
@@ -191,8 +199,14 @@ impl Own {
         let mut places = self.places();
         let Some(place) = places.get_mut(number) else { return };
         match used {
-            Use::Used => (place.is_suspect, place.is_lost) = (false, false),
-            Use::NoConnection => place.is_lost = true,
+            Use::Unfinished if !Mutation::ReusesUnfinishedConnection.is_on() => {
+                // Its connection is on its way back, and is closed as soon as it gets there.
+                close_soon(self.engine, &place.pool);
+                place.is_lost = true;
+            }
+            Use::Used | Use::Unfinished => (place.is_suspect, place.is_lost) = (false, false),
+            // A file whose disk is slow is not reached any better by one more connection.
+            Use::NoConnection => place.is_lost |= self.engine != DbBackend::Sqlite,
             Use::Cut => {}
         }
         if place.is_lost {
@@ -203,7 +217,8 @@ impl Own {
 
     /// Whoever still waits in the old pool goes away with it.
     fn renew(&self, place: &mut Place) {
-        if place.whereabouts(self.engine) == Whereabouts::OnItsWayBack {
+        if !is_closed(self.engine, &place.pool) && place.whereabouts(self.engine) == Whereabouts::OnItsWayBack
+        {
             tracing::warn!("a database connection fell silent, and another one takes its place");
         }
         *place = Place::new((self.open)());
@@ -244,13 +259,33 @@ fn whereabouts(engine: DbBackend, pool: &DatabaseConnection) -> Whereabouts {
             let pool = pool.get_mysql_connection_pool();
             (pool.size(), pool.num_idle())
         }
-        // These share one pool.
-        _ => (0, 0),
+        _ => {
+            let pool = pool.get_sqlite_connection_pool();
+            (pool.size(), pool.num_idle())
+        }
     };
     match (size, idle) {
         (0, _) => Whereabouts::NotMadeYet,
         (_, 0) => Whereabouts::OnItsWayBack,
         _ => Whereabouts::Here,
+    }
+}
+
+/// From now on the pool hands out no connection, and closes the one that comes back. Closing is marked at once; waiting for
+/// its end would mean to wait for that connection.
+fn close_soon(engine: DbBackend, pool: &DatabaseConnection) {
+    match engine {
+        DbBackend::Postgres => drop(pool.get_postgres_connection_pool().close()),
+        DbBackend::MySql => drop(pool.get_mysql_connection_pool().close()),
+        _ => drop(pool.get_sqlite_connection_pool().close()),
+    }
+}
+
+fn is_closed(engine: DbBackend, pool: &DatabaseConnection) -> bool {
+    match engine {
+        DbBackend::Postgres => pool.get_postgres_connection_pool().is_closed(),
+        DbBackend::MySql => pool.get_mysql_connection_pool().is_closed(),
+        _ => pool.get_sqlite_connection_pool().is_closed(),
     }
 }
 
@@ -265,6 +300,21 @@ impl Held {
     /// Its pool.
     pub(super) fn pool(&self) -> &DatabaseConnection {
         &self.pool
+    }
+
+    /// A transaction is about to begin. From here on the connection is not used again, unless `finished` says so.
+    pub(super) fn begins(&mut self) {
+        self.used = Use::Unfinished;
+    }
+
+    /// There was no connection to begin on.
+    pub(super) fn not_begun(&mut self) {
+        self.used = Use::NoConnection;
+    }
+
+    /// The engine answered COMMIT or ROLLBACK.
+    pub(super) fn finished(&mut self) {
+        self.used = Use::Used;
     }
 
     /// Takes notice of how its pool answered.

@@ -13,13 +13,16 @@ use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{self, AssertSqlSafe, Connection, Database, Executor as _};
 use sea_orm::{
-    DatabaseConnection, DbBackend, SqlxMySqlConnector, SqlxPostgresConnector, SqlxSqliteConnector,
+    ConnectionTrait as _, DatabaseConnection, DbBackend, SqlxMySqlConnector, SqlxPostgresConnector,
+    SqlxSqliteConnector,
 };
 
+use super::error::{OpenError, describe_at_start};
 use super::limits::SqlLimits;
 use super::places::Places;
 use super::source::Source;
 use super::target::Target;
+use crate::mutation::Mutation;
 
 /// How long a connection may take to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,21 +40,22 @@ const FOLLOWING_TIMEOUT: Duration = Duration::from_millis(1_500);
 pub(super) fn source(target: &Target, limits: &SqlLimits) -> Source {
     let (target, limits) = (target.clone(), *limits);
     match &target {
-        // A database in memory goes away with its connection.
+        // A database in memory goes away with its connection, and a file is always the same one.
         Target::Sqlite(..) => Source::lasting(places(&target, &limits)),
         _ => Source::renewed_by(move || places(&target, &limits)),
     }
 }
 
-/// A server is reached from places of their own, a file in one pool.
+/// Each connection has a place of its own; a database in memory is its connection, and cannot be replaced.
 fn places(target: &Target, limits: &SqlLimits) -> Places {
-    let engine = match target {
-        Target::Sqlite(..) => return Places::Common(open(target, limits)),
-        Target::Postgres(_) => DbBackend::Postgres,
-        Target::MariaDb(_) => DbBackend::MySql,
+    let (engine, count) = match target {
+        Target::Sqlite(_, None) => return Places::Common(open(target, limits)),
+        Target::Sqlite(_, Some(_)) => (DbBackend::Sqlite, limits.connections_max.min(SQLITE_CONNECTIONS_MAX)),
+        Target::Postgres(_) => (DbBackend::Postgres, limits.connections_max),
+        Target::MariaDb(_) => (DbBackend::MySql, limits.connections_max),
     };
     let (target, each) = (target.clone(), SqlLimits { connections_max: 1, ..*limits });
-    Places::own(engine, limits.connections_max, limits.acquire_timeout, move || open(&target, &each))
+    Places::own(engine, count, limits.acquire_timeout, move || open(&target, &each))
 }
 
 /// The place of the one connection by which a node follows the log, and how long that may take. None for a database in
@@ -108,6 +112,17 @@ pub(super) fn open(target: &Target, limits: &SqlLimits) -> DatabaseConnection {
     }
 }
 
+/// A connection to a file that does nothing but stay open, so that the files beside it stay the same ones.
+pub(super) async fn keep_open(target: &Target, limits: &SqlLimits) -> Result<DatabaseConnection, OpenError> {
+    let kept = open(target, &SqlLimits { connections_max: 1, ..*limits });
+    // Reading opens them.
+    let read = kept.execute_unprepared("SELECT count(*) FROM sqlite_master").await;
+    read.map_err(|error| {
+        OpenError::Unreachable(format!("{}: {}", target.describe(), describe_at_start(&error)))
+    })?;
+    Ok(kept)
+}
+
 /// Closes all connections; one that does not answer is not waited for.
 pub(super) async fn close(places: &Places) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, places.close()).await;
@@ -128,7 +143,13 @@ fn pool_options<D: Database>(limits: &SqlLimits) -> PoolOptions<D> {
                 Ok(true)
             })
         })
-        .after_release(|connection, _| Box::pin(async move { ping(connection).await.map(|()| true) }))
+        .after_release(|connection: &mut D::Connection, _| {
+            Box::pin(async move {
+                // The ping comes after the ROLLBACK of a transaction that was dropped.
+                ping(connection).await?;
+                Ok(!connection.is_in_transaction() || Mutation::ReusesUnfinishedConnection.is_on())
+            })
+        })
 }
 
 async fn ping<C: Connection>(connection: &mut C) -> Result<(), sqlx::Error> {

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::error::{Failure, describe, is_of_dead_connection};
+use super::file_lock::FileWatch;
 use super::limits::SqlLimits;
 use super::places::{Held, Places};
 use super::primary;
@@ -49,6 +50,8 @@ pub(super) struct Steps {
     tasks: TaskTracker,
     /// SQLite lets one writer in at a time and others try again and again; here they queue up.
     writers: Option<Arc<Mutex<()>>>,
+    /// The files that the places lead to, where that are files.
+    files: Option<Arc<FileWatch>>,
     /// Looks after the places for as long as somebody may take one.
     _watch: Option<Arc<AbortOnDropHandle<()>>>,
 }
@@ -58,13 +61,18 @@ impl Steps {
     pub(super) fn new(source: Source, limits: SqlLimits, one_writer: bool) -> Self {
         let writers = one_writer.then(|| Arc::new(Mutex::new(())));
         let watch = source.watch().map(Arc::new);
-        Self { source, limits, tasks: TaskTracker::new(), writers, _watch: watch }
+        Self { source, limits, tasks: TaskTracker::new(), writers, files: None, _watch: watch }
+    }
+
+    /// The same steps, none of which runs or is acknowledged once the files are not those any more that were opened.
+    pub(super) fn on_files(self, files: Option<Arc<FileWatch>>) -> Self {
+        Self { files, ..self }
     }
 
     /// Runs steps on other places within other limits; who writes queues up with those of this one.
     pub(super) fn beside(&self, source: Source, limits: SqlLimits) -> Self {
-        let writers = self.writers.clone();
-        Self { source, limits, tasks: TaskTracker::new(), writers, _watch: None }
+        let (writers, files) = (self.writers.clone(), self.files.clone());
+        Self { source, limits, tasks: TaskTracker::new(), writers, files, _watch: None }
     }
 
     /// The places, to be closed.
@@ -144,11 +152,18 @@ impl Steps {
     where
         F: for<'c> Fn(&'c Pool) -> BoxFuture<'c, std::result::Result<T, Failure>>,
     {
+        self.check_files().map_err(Failure::Refused)?;
         let limit = self.limits.acquire_timeout.saturating_add(self.limits.answer_timeout());
         let (places, number) = self.source.current();
         let answer = step(&Timed::new(places, limit)).await;
         self.leave_replica(number, &answer);
         answer
+    }
+
+    /// No connection may be made to files that are not those any more that were opened: it would lead to others, or make
+    /// them.
+    fn check_files(&self) -> std::result::Result<(), String> {
+        self.files.as_ref().map_or(Ok(()), |files| files.check())
     }
 
     /// Who met a server that is not the primary does not go there again: a new connection may lead elsewhere.
@@ -209,31 +224,35 @@ impl Steps {
         if phase.is_abandoned() {
             return Err(Failure::Abandoned);
         }
-        // A place is given back behind its connection.
-        let (_held, transaction) = self.begin(places).await?;
+        self.check_files().map_err(Failure::Refused)?;
+        // The place is given back after its connection, also where the step panics.
+        let (mut held, transaction) = self.begin(places).await?;
         let transaction = Timed::new(transaction, self.limits.answer_timeout());
         let verdict = match step(&transaction).await {
             Ok(Verdict::Nothing(answer)) => {
                 primary::ask(&transaction).await.map(|()| Verdict::Nothing(answer))
             }
+            Ok(Verdict::Commit(_)) if transaction.has_failed() => Err(Failure::Refused(
+                "a statement of the transaction failed, so that it is not committed".to_owned(),
+            )),
             verdict => verdict,
         };
         match verdict {
             Ok(Verdict::Commit(answer)) if phase.commit() => {
-                self.commit(transaction.into_inner()).await.map(|()| answer)
+                self.commit(&mut held, transaction.into_inner()).await.map(|()| answer)
             }
             Ok(Verdict::Commit(_)) => {
-                self.roll_back(transaction.into_inner()).await;
+                self.roll_back(&mut held, transaction.into_inner()).await;
                 Err(Failure::Abandoned)
             }
             Ok(Verdict::Nothing(answer) | Verdict::Refused(answer)) => {
-                self.roll_back(transaction.into_inner()).await;
+                self.roll_back(&mut held, transaction.into_inner()).await;
                 Ok(answer)
             }
-            // Who does not answer would not answer ROLLBACK either; the connection leaves the pool on its way back.
+            // Who does not answer would not answer ROLLBACK either; the connection is closed.
             Err(failure @ Failure::Lost(_)) => Err(failure),
             Err(failure) => {
-                self.roll_back(transaction.into_inner()).await;
+                self.roll_back(&mut held, transaction.into_inner()).await;
                 Err(failure)
             }
         }
@@ -255,20 +274,39 @@ impl Steps {
         let limit = self.limits.acquire_timeout.saturating_add(self.limits.answer_timeout());
         let beginning = async {
             let mut held = places.take().await?;
-            let begun = held.pool().begin_with_options(options).await;
-            held.noticed(begun).map(|transaction| (held, transaction))
+            held.begins();
+            match held.pool().begin_with_options(options).await {
+                Ok(transaction) => Ok((held, transaction)),
+                Err(error) => {
+                    if matches!(error, DbErr::ConnectionAcquire(_)) {
+                        held.not_begun();
+                    }
+                    Err(error)
+                }
+            }
         };
         in_time(limit, beginning).await
     }
 
-    async fn commit(&self, transaction: DatabaseTransaction) -> std::result::Result<(), Failure> {
+    /// A COMMIT that failed may be in force all the same. SQLite, too, may have written all of it before the disk refused:
+    /// unless another commit takes its place, the next process that opens the file finds it.
+    async fn commit(
+        &self,
+        held: &mut Held,
+        transaction: DatabaseTransaction,
+    ) -> std::result::Result<(), Failure> {
         let committed = in_time(self.limits.answer_timeout(), transaction.commit()).await;
-        committed.map_err(|error| Failure::Commit(describe(&error)))
+        committed.map_err(|error| Failure::Commit(describe(&error)))?;
+        held.finished();
+        // What was written to a file that nobody finds any more was not done.
+        self.check_files().map_err(Failure::Commit)
     }
 
-    /// An error changes nothing: what was not committed is rolled back when the connection ends.
-    async fn roll_back(&self, transaction: DatabaseTransaction) {
-        let _ = in_time(self.limits.answer_timeout(), transaction.rollback()).await;
+    /// An error changes nothing: what was not committed is rolled back when the connection is closed.
+    async fn roll_back(&self, held: &mut Held, transaction: DatabaseTransaction) {
+        if in_time(self.limits.answer_timeout(), transaction.rollback()).await.is_ok() {
+            held.finished();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Only the statement is given up here. The transaction around it is dropped later by its owner, with nothing in flight.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,12 +16,19 @@ use super::places::Places;
 pub(super) struct Timed<C> {
     connection: C,
     limit: Duration,
+    has_failed: AtomicBool,
 }
 
 impl<C> Timed<C> {
     /// Gives each statement on `connection` at most `limit`.
     pub(super) fn new(connection: C, limit: Duration) -> Self {
-        Self { connection, limit }
+        Self { connection, limit, has_failed: AtomicBool::new(false) }
+    }
+
+    /// Whether a statement failed. A transaction in which one did may have been ended by the engine: SQLite may roll it back
+    /// by itself, MariaDB does so at a deadlock, and PostgreSQL answers its COMMIT although it rolls back.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
     }
 
     /// The connection itself.
@@ -37,6 +45,16 @@ impl Timed<Places> {
         read: impl FnMut(&QueryResult) -> T + Send,
     ) -> Result<Vec<T>, DbErr> {
         in_time(self.limit, self.connection.read_rows(statement, read)).await
+    }
+}
+
+impl<C: Sync> Timed<C> {
+    async fn noticed<T>(&self, answer: impl Future<Output = Result<T, DbErr>> + Send) -> Result<T, DbErr> {
+        let answer = in_time(self.limit, answer).await;
+        if answer.is_err() {
+            self.has_failed.store(true, Ordering::Release);
+        }
+        answer
     }
 }
 
@@ -59,18 +77,18 @@ impl<C: ConnectionTrait + Send> ConnectionTrait for Timed<C> {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        in_time(self.limit, self.connection.execute_raw(statement)).await
+        self.noticed(self.connection.execute_raw(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        in_time(self.limit, self.connection.execute_unprepared(sql)).await
+        self.noticed(self.connection.execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        in_time(self.limit, self.connection.query_one_raw(statement)).await
+        self.noticed(self.connection.query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        in_time(self.limit, self.connection.query_all_raw(statement)).await
+        self.noticed(self.connection.query_all_raw(statement)).await
     }
 }

@@ -155,7 +155,7 @@ async fn broken_connections_are_replaced(db: &TestDatabase) {
 }
 
 /// The status that a balancer gets.
-async fn readiness(http: &str) -> u16 {
+pub(super) async fn readiness(http: &str) -> u16 {
     let mut connection = TcpStream::connect(http).await.expect("health is served");
     connection.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await.expect("it is read");
     let mut answer = String::new();

@@ -3,11 +3,13 @@
 
 mod callers;
 mod database_lost;
+mod disk_errors;
 mod killed;
 mod ledger;
+mod sqlite_file;
 mod stopped;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::{Mutex, MutexGuard};
 use tonic::transport::{Channel, Endpoint};
@@ -39,10 +41,16 @@ pub fn prepare(folder: &Path, db: &TestDatabase) {
 
 /// Starts a node on what was prepared.
 pub fn start(folder: &Path, url: &str, more: &[&str]) -> NodeProcess {
+    start_with(folder, url, more, &[])
+}
+
+/// The same with more in the environment.
+pub fn start_with(folder: &Path, url: &str, more: &[&str], environment: &[(&str, PathBuf)]) -> NodeProcess {
     let mut arguments = vec!["--database-url", url, "--token-key-file", "token.key"];
     arguments.extend(["--throttle-enabled=false", "--session-per-user-max", "10000"]);
     arguments.extend(more);
-    NodeProcess::start(folder, &arguments).unwrap_or_else(|ended| panic!("it does not start: {ended:?}"))
+    NodeProcess::start_with(folder, &arguments, environment)
+        .unwrap_or_else(|ended| panic!("it does not start: {ended:?}"))
 }
 
 /// A connection of its own to a node.

@@ -28,6 +28,7 @@ mod samples;
 mod sessions;
 mod silent_release;
 mod snapshots;
+mod unfinished_transaction;
 mod unreadable;
 mod user_updates;
 mod users;

@@ -3,6 +3,7 @@
 pub mod captured_log;
 pub mod databases;
 pub mod dice;
+pub mod failing_disk;
 pub mod held_hashing;
 pub mod interposed_coordination;
 pub mod interposed_store;

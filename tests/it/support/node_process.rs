@@ -1,7 +1,7 @@
 //! The real program in a process of its own: a node that serves, and commands that end.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::{JoinHandle, spawn};
 
@@ -31,11 +31,19 @@ pub struct Ended {
 /// Names another build of the program, for figures of the one that ships.
 const PROGRAM_FROM: &str = "LATCHKEY_TEST_PROGRAM";
 
+/// Names the mutation that is switched on, for tests and for the program.
+const MUTATION: &str = "LATCHKEY_MUTATION";
+const MUTATION_OF_PROGRAM: &str = "MUTATION_OF_LATCHKEY";
+
 /// The program in a folder, with no setting from around.
 pub fn program(folder: &Path) -> Command {
     let built = std::env::var_os(PROGRAM_FROM).unwrap_or_else(|| env!("CARGO_BIN_EXE_latchkey").into());
     let mut command = Command::new(built);
     command.current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin");
+    // A broken variant that is switched on is switched on in the program, too.
+    if let Some(mutation) = std::env::var_os(MUTATION) {
+        command.env(MUTATION_OF_PROGRAM, mutation);
+    }
     command
 }
 
@@ -57,7 +65,17 @@ impl NodeProcess {
     /// Serves on free ports from the folder's SQLite file, with more arguments, and waits until it listens. Where it ends
     /// instead, that is the error.
     pub fn start(folder: &Path, arguments: &[&str]) -> Result<Self, Ended> {
+        Self::start_with(folder, arguments, &[])
+    }
+
+    /// The same with more in the environment.
+    pub fn start_with(
+        folder: &Path,
+        arguments: &[&str],
+        environment: &[(&str, PathBuf)],
+    ) -> Result<Self, Ended> {
         let mut command = program(folder);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         // Flags win over the environment, so a test may still say otherwise.
         command.env("LATCHKEY_LISTEN", "127.0.0.1:0").env("LATCHKEY_HTTP_LISTEN", "127.0.0.1:0");
         command.env("LATCHKEY_SHUTDOWN_LAME_DUCK_MS", "0").arg("serve").args(arguments);

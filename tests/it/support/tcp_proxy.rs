@@ -16,6 +16,8 @@ pub enum Network {
     Up,
     /// It carries requests and keeps the answers back until it is up again.
     SlowAnswers,
+    /// It carries everything up to a COMMIT, and keeps the answer to that back until it is up again.
+    SlowCommits,
     /// It carries answers and keeps the requests back until it is up again.
     SlowQuestions,
     /// It carries everything, and each answer this much later.
@@ -25,6 +27,9 @@ pub enum Network {
     /// Nothing is carried and nobody is told. Connections from that time stay dead for ever.
     Silent,
 }
+
+/// How a COMMIT looks on the wire of each server.
+const COMMIT: &[u8] = b"COMMIT";
 
 /// What the network does, and how often all connections were broken.
 type State = (Network, u64);
@@ -89,27 +94,31 @@ impl Connection {
         match first {
             Network::Refusing => return,
             Network::Silent => return self.never_end().await,
-            Network::Up | Network::SlowAnswers | Network::SlowQuestions | Network::LateAnswers(_) => {}
+            _ => {}
         }
         let Ok(mut server) = TcpStream::connect(server).await else { return };
         let (mut asked, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
         // A new connection waits as well: for a greeting, which some servers give before anything is asked.
         let mut wait = Some(Waiting::new(&self.waiting));
+        let mut commit_is_under_way = false;
         loop {
             let (network, cuts_now) = *self.state.borrow_and_update();
-            let (keeps_answers, keeps_questions) =
-                (network == Network::SlowAnswers, network == Network::SlowQuestions);
+            commit_is_under_way &= network == Network::SlowCommits;
+            let keeps_answers = network == Network::SlowAnswers || commit_is_under_way;
+            let keeps_questions = network == Network::SlowQuestions;
             match network {
                 _ if cuts_now != cuts => return,
                 Network::Refusing => return,
                 // The server's side is kept open as well, as by a cable that was cut.
                 Network::Silent => return self.never_end().await,
-                Network::Up | Network::SlowAnswers | Network::SlowQuestions | Network::LateAnswers(_) => {}
+                _ => {}
             }
             let carried = tokio::select! {
                 changed = self.state.changed() => changed.is_ok(),
                 read = self.client.read(&mut asked), if !keeps_questions => {
                     wait.get_or_insert_with(|| Waiting::new(&self.waiting));
+                    let bytes = &asked[..*read.as_ref().unwrap_or(&0)];
+                    commit_is_under_way |= bytes.windows(COMMIT.len()).any(|window| window == COMMIT);
                     pass(read, &asked, &mut server).await
                 }
                 read = server.read(&mut answered), if !keeps_answers => {

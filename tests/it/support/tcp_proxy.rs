@@ -16,8 +16,9 @@ pub enum Network {
     Up,
     /// It carries requests and keeps the answers back until it is up again.
     SlowAnswers,
-    /// It carries everything up to a COMMIT, and keeps the answer to that back until it is up again.
-    SlowCommits,
+    /// It carries everything up to a question that holds this text, and keeps the answers from there on back until it is up
+    /// again.
+    SlowFrom(&'static str),
     /// It carries answers and keeps the requests back until it is up again.
     SlowQuestions,
     /// It carries everything, and each answer this much later.
@@ -27,9 +28,6 @@ pub enum Network {
     /// Nothing is carried and nobody is told. Connections from that time stay dead for ever.
     Silent,
 }
-
-/// How a COMMIT looks on the wire of each server.
-const COMMIT: &[u8] = b"COMMIT";
 
 /// What the network does, and how often all connections were broken.
 type State = (Network, u64);
@@ -100,11 +98,15 @@ impl Connection {
         let (mut asked, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
         // A new connection waits as well: for a greeting, which some servers give before anything is asked.
         let mut wait = Some(Waiting::new(&self.waiting));
-        let mut commit_is_under_way = false;
+        let mut is_slow_by_now = false;
         loop {
             let (network, cuts_now) = *self.state.borrow_and_update();
-            commit_is_under_way &= network == Network::SlowCommits;
-            let keeps_answers = network == Network::SlowAnswers || commit_is_under_way;
+            let slow_from = match network {
+                Network::SlowFrom(text) => Some(text.as_bytes()),
+                _ => None,
+            };
+            is_slow_by_now &= slow_from.is_some();
+            let keeps_answers = network == Network::SlowAnswers || is_slow_by_now;
             let keeps_questions = network == Network::SlowQuestions;
             match network {
                 _ if cuts_now != cuts => return,
@@ -118,7 +120,8 @@ impl Connection {
                 read = self.client.read(&mut asked), if !keeps_questions => {
                     wait.get_or_insert_with(|| Waiting::new(&self.waiting));
                     let bytes = &asked[..*read.as_ref().unwrap_or(&0)];
-                    commit_is_under_way |= bytes.windows(COMMIT.len()).any(|window| window == COMMIT);
+                    let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+                    is_slow_by_now |= slow_from.is_some_and(holds);
                     pass(read, &asked, &mut server).await
                 }
                 read = server.read(&mut answered), if !keeps_answers => {

@@ -34,8 +34,6 @@ mod step;
 mod target;
 mod timed;
 mod token_keys;
-#[cfg(test)]
-mod unfinished_tests;
 mod upkeep;
 mod user_row;
 mod users;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 
-use super::error::Failure;
-use super::limits::SqlLimits;
-use super::pool;
-use super::step::{Pool, Steps, Transaction, Verdict};
-use super::target::Target;
+use super::super::error::Failure;
+use super::super::limits::SqlLimits;
+use super::super::pool;
+use super::super::target::Target;
+use super::{Pool, Steps, Transaction, Verdict};
 use crate::store::StoreError;
 
 type Then = fn() -> Result<Verdict<()>, Failure>;

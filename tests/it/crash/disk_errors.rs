@@ -52,7 +52,7 @@ async fn what_was_acknowledged_survives_a_full_disk() {
 
 /// What is taken away from somebody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Change {
+enum Action {
     EndSession,
     SetPassword,
     ChangePassword,
@@ -60,8 +60,8 @@ enum Change {
     Delete,
 }
 
-const CHANGES: [Change; 5] =
-    [Change::EndSession, Change::SetPassword, Change::ChangePassword, Change::Disable, Change::Delete];
+const CHANGES: [Action; 5] =
+    [Action::EndSession, Action::SetPassword, Action::ChangePassword, Action::Disable, Action::Delete];
 
 /// Somebody of whom only one thing is changed, ever.
 #[derive(Clone, Debug)]
@@ -69,11 +69,11 @@ struct Person {
     login: String,
     id: String,
     token: String,
-    change: Change,
+    change: Action,
 }
 
 impl Person {
-    async fn add(client: &mut Client, login: String, change: Change) -> Self {
+    async fn add(client: &mut Client, login: String, change: Action) -> Self {
         let made = client.import_user(login.clone(), PASSWORD_HASH).await.expect("a user");
         let Outcome::UserMade(user) = made else { panic!("no user: {made:?}") };
         let signed_in = client.create_session(user.user_id.clone(), Wish::PLAIN).await.expect("a session");
@@ -94,13 +94,13 @@ impl Person {
     async fn make_change(&self, client: &mut Client) -> Result<(), Status> {
         let id = self.id.clone();
         let answer = match self.change {
-            Change::EndSession => client.revoke(Target::SessionToken(self.token.clone())).await,
-            Change::SetPassword => client.set_password(id, NEW_PASSWORD).await,
-            Change::ChangePassword => {
+            Action::EndSession => client.revoke(Target::SessionToken(self.token.clone())).await,
+            Action::SetPassword => client.set_password(id, NEW_PASSWORD).await,
+            Action::ChangePassword => {
                 client.change_password(Who::Login(self.login.clone()), PASSWORD, NEW_PASSWORD).await
             }
-            Change::Disable => client.set_active(id, false).await,
-            Change::Delete => client.delete_user(id).await,
+            Action::Disable => client.set_active(id, false).await,
+            Action::Delete => client.delete_user(id).await,
         };
         match answer {
             Ok(_) => Ok(()),
@@ -120,23 +120,23 @@ impl Person {
             }
         };
         let rest = match self.change {
-            Change::EndSession => true,
-            Change::SetPassword | Change::ChangePassword => {
+            Action::EndSession => true,
+            Action::SetPassword | Action::ChangePassword => {
                 client.log_in(self.login.clone(), PASSWORD, Wish::PLAIN).await.is_err()
                     && client.log_in(self.login.clone(), NEW_PASSWORD, Wish::PLAIN).await.is_ok()
             }
-            Change::Disable => client.log_in(self.login.clone(), PASSWORD, Wish::PLAIN).await.is_err(),
-            Change::Delete => client.find_user(self.login.clone()).await.is_err(),
+            Action::Disable => client.log_in(self.login.clone(), PASSWORD, Wish::PLAIN).await.is_err(),
+            Action::Delete => client.find_user(self.login.clone()).await.is_err(),
         };
         session_is_over && rest
     }
 }
 
-fn is_made_already(change: Change, refused: &Status) -> bool {
+fn is_made_already(change: Action, refused: &Status) -> bool {
     match change {
-        Change::ChangePassword => refused.code() == Code::Unauthenticated,
-        Change::Delete => refused.code() == Code::NotFound,
-        Change::EndSession | Change::SetPassword | Change::Disable => false,
+        Action::ChangePassword => refused.code() == Code::Unauthenticated,
+        Action::Delete => refused.code() == Code::NotFound,
+        Action::EndSession | Action::SetPassword | Action::Disable => false,
     }
 }
 
@@ -153,7 +153,7 @@ async fn survives(disk: &FailingDisk, connections: &str) {
     assert_eq!(run(make_key, "").code, Some(0));
     let mut node = serve(disk, connections);
     let mut client = Client::new(connect(&node).await);
-    let bystander = Person::add(&mut client, "bystander".to_owned(), Change::EndSession).await;
+    let bystander = Person::add(&mut client, "bystander".to_owned(), Action::EndSession).await;
     let during = Person::add_all(&mut client, "during").await;
     let after = Person::add_all(&mut client, "after").await;
 

@@ -221,9 +221,10 @@ fn a_node_whose_row_was_lost_as_well_writes_again_what_it_saw() {
         let id = stage.nodes[0].member.node().expect("it has joined");
         stage.db.fail_over_without(1, id);
         if is_marked {
+            let heartbeat = super::database::time(stage.now);
             stage.db.insert_node(id, stage.now);
             stage.pass(60_000);
-            stage.db.mark_evicting(id, super::database::time(stage.now), stage.now);
+            stage.db.mark_evicting(id, heartbeat, stage.now);
         }
         let asked = stage.ask(0);
         let polled = stage.answer(0, asked);

@@ -180,7 +180,10 @@ async fn mariadb_is_asked_for_the_position_before_the_rest(db: &TestDatabase) {
                        WHERE db = DATABASE() AND state = 'Waiting for table metadata lock'";
         eventually("all four wait", async || writer.number(waiting).await == 4).await;
         writer
-            .run("INSERT INTO change_log (position, nonce, kind, create_time) VALUES (0, 'nonce---', 4, 1)")
+            .run(
+                "INSERT INTO change_log (position, nonce, kind, user_id, epoch, create_time) \
+                 VALUES (0, 'nonce---', 4, UNHEX('00000000000000000000000000000001'), 1, 1)",
+            )
             .await;
         holder.run("UNLOCK TABLES").await;
     };

@@ -37,7 +37,8 @@ pub(crate) struct FoundIndex {
 #[derive(Debug)]
 pub(crate) struct FoundTrigger {
     pub name: String,
-    pub body: String,
+    /// Timing, event and statement; none where the account may not see them.
+    pub body: Option<String>,
 }
 
 /// What a table has to be.
@@ -83,9 +84,8 @@ pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Catalogue, DbErr>
     }
     if engine == DbBackend::MySql {
         for row in rows(db, MARIADB_TRIGGERS).await? {
-            found
-                .triggers
-                .push(FoundTrigger { name: text(&row, "trigger_name")?, body: text(&row, "body")? });
+            let body = row.try_get::<Option<String>>("", "body")?;
+            found.triggers.push(FoundTrigger { name: text(&row, "trigger_name")?, body });
         }
     }
     Ok(found)
@@ -180,8 +180,8 @@ const MARIADB: Queries = Queries {
               GROUP BY TABLE_NAME, INDEX_NAME",
 };
 
-/// An account without the TRIGGER privilege sees none.
+/// An account without the TRIGGER privilege sees no statement, or no trigger at all, depending on the version.
 const MARIADB_TRIGGERS: &str = "SELECT CAST(TRIGGER_NAME AS CHAR) AS trigger_name, \
-    CAST(CONCAT(ACTION_TIMING, ' ', EVENT_MANIPULATION, ' ', ACTION_STATEMENT) AS CHAR) AS body \
+    CAST(CONCAT(ACTION_TIMING, ' ', EVENT_MANIPULATION, ' ', NULLIF(ACTION_STATEMENT, '')) AS CHAR) AS body \
     FROM information_schema.TRIGGERS \
     WHERE TRIGGER_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = 'change_log'";

@@ -18,7 +18,7 @@ pub struct Table {
     pub columns: &'static [Column],
     /// Its indexes beside the primary key.
     pub indexes: &'static [Index],
-    /// Nodes write its rows again, so an empty one may take its place.
+    /// Nodes write its rows again, so an empty table or column may take the place of a lost one.
     pub is_rebuilt_by_nodes: bool,
 }
 
@@ -31,8 +31,6 @@ pub struct Column {
     pub kind: Kind,
     /// Whether it may be NULL.
     pub is_nullable: bool,
-    /// The value for rows from before the column, as SQL. Without one, only a nullable column can be put back.
-    pub default: Option<&'static str>,
 }
 
 /// A type of `Types`.
@@ -199,7 +197,7 @@ pub const TABLES: &[Table] = &[
 
 impl Column {
     const fn new(name: &'static str, kind: Kind) -> Self {
-        Self { name, kind, is_nullable: false, default: None }
+        Self { name, kind, is_nullable: false }
     }
 
     const fn nullable(self) -> Self {
@@ -208,9 +206,8 @@ impl Column {
 
     /// As it stands in a statement that makes the column.
     pub fn definition(&self, engine: DbBackend) -> String {
-        let default = self.default.map(|value| format!(" DEFAULT {value}")).unwrap_or_default();
         let null = if self.is_nullable { "NULL" } else { "NOT NULL" };
-        format!("{} {} {null}{default}", self.name, self.kind.name(engine))
+        format!("{} {} {null}", self.name, self.kind.name(engine))
     }
 
     /// As the engine's catalogue shows it.

@@ -134,12 +134,15 @@ fn session_indexes(Types { where_ended, .. }: &Types) -> [String; 4] {
 
 /// MariaDB has no statement that updates one table and inserts into another, so its change log numbers itself: no round
 /// trip happens while the head is locked. Kind 7 ends everyone and raises their epoch under the same lock.
+///
+/// The user variables show the writer what the head became, in the RETURNING of its INSERT. The statement cannot read
+/// `log_head` itself, because the trigger updates it.
 pub(crate) const CHANGE_LOG_TRIGGER: &str =
-    "CREATE TRIGGER IF NOT EXISTS change_log_number BEFORE INSERT ON change_log FOR EACH ROW
+    "CREATE OR REPLACE TRIGGER change_log_number BEFORE INSERT ON change_log FOR EACH ROW
 BEGIN
     UPDATE log_head SET
-        position = position + 1,
-        everyone_epoch = everyone_epoch + (NEW.kind = 7),
+        position = (@latchkey_head := position + 1),
+        everyone_epoch = (@latchkey_epoch := everyone_epoch + (NEW.kind = 7)),
         everyone_time = IF(NEW.kind = 7, NEW.create_time, everyone_time)
     WHERE id = 1;
     SET NEW.position = (SELECT position FROM log_head WHERE id = 1);

@@ -133,15 +133,27 @@ fn making(table: &Table, engine: DbBackend) -> Vec<String> {
     let end = crate::types::Types::of(engine).table_end;
     let table_itself = format!("CREATE TABLE {} ({columns}) {end}", table.name);
     let indexes = table.indexes.iter().map(|index| index.making(table.name, engine));
-    std::iter::once(table_itself).chain(indexes).collect()
+    let lost = (table.name == "nodes" && engine != DbBackend::Sqlite).then(|| lost_nodes(engine));
+    std::iter::once(table_itself).chain(indexes).chain(lost).collect()
 }
 
-fn check_column(table: &Table, column: &Column, found: &Catalogue, engine: DbBackend) -> Option<Flaw> {
-    let (table, name) = (table.name, column.name);
+/// A row that stands for the nodes whose rows were lost, which may still hold leases. It is being evicted, so revocations
+/// wait for it like for any silent node, until a node removes it after the longest lease.
+fn lost_nodes(engine: DbBackend) -> String {
+    let id = crate::types::Types::of(engine).random_uuid;
+    format!(
+        "INSERT INTO nodes (node_id, name, state, applied_position, join_time, heard_time, evict_time) \
+         VALUES ({id}, 'nodes whose rows were lost', 2, 0, 0, 0, 0)"
+    )
+}
+
+fn check_column(of: &Table, column: &Column, found: &Catalogue, engine: DbBackend) -> Option<Flaw> {
+    let (table, name) = (of.name, column.name);
     let needed = column.shown(engine);
     let Some(is) = found.columns.get(&(table.to_owned(), name.to_owned())) else {
         let adding = format!("ALTER TABLE {table} ADD COLUMN {}", column.definition(engine));
-        let can_be_added = column.is_nullable || column.default.is_some();
+        // Elsewhere the values are lost with the column. An empty one would make ended sessions good again.
+        let can_be_added = of.is_rebuilt_by_nodes && column.is_nullable;
         let what = format!("column {table}.{name} is missing");
         return Some(Flaw::new(what, can_be_added.then_some(adding)));
     };
@@ -232,40 +244,51 @@ async fn check_trigger<C: ConnectionTrait>(
     found: &Catalogue,
     unseen: Unseen,
 ) -> Result<Option<Flaw>, DbErr> {
-    let make = [format!("DROP TRIGGER IF EXISTS {TRIGGER}"), CHANGE_LOG_TRIGGER.to_owned()];
+    let make = [CHANGE_LOG_TRIGGER.to_owned()];
     let (_, needed) = CHANGE_LOG_TRIGGER.split_once("FOR EACH ROW").unwrap_or_default();
     let needed = words(&format!("BEFORE INSERT {needed}"));
-    match found.triggers.iter().find(|trigger| trigger.name == TRIGGER) {
-        Some(trigger) if words(&trigger.body) == needed => Ok(None),
-        Some(_) => Ok(Some(Flaw::new(format!("trigger {TRIGGER} on change_log has another body"), make))),
-        None if unseen == Unseen::IsTried && numbers_itself(db).await? => Ok(None),
-        None => Ok(Some(Flaw::new(format!("trigger {TRIGGER} on change_log is missing"), make))),
+    let trigger = found.triggers.iter().find(|trigger| trigger.name == TRIGGER);
+    let is_seen = match trigger.map(|trigger| &trigger.body) {
+        Some(Some(body)) if words(body) == needed => return Ok(None),
+        Some(Some(_)) => true,
+        Some(None) | None => false,
+    };
+    if !is_seen && unseen == Unseen::IsTried && numbers_itself(db).await? {
+        return Ok(None);
     }
+    let what = if trigger.is_some() { "has another body" } else { "is missing" };
+    Ok(Some(Flaw::new(format!("trigger {TRIGGER} on change_log {what}"), make)))
 }
 
 /// Whether rows of the change log get the next number, and an end of everyone the next epoch.
 async fn numbers_itself<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr> {
     // Locked, so that the next numbers stay the next ones.
-    let head = "SELECT position, everyone_epoch FROM log_head WHERE id = 1 FOR UPDATE";
-    let Some(head) = db.query_one_raw(Statement::from_string(DbBackend::MySql, head)).await? else {
+    let head_query = "SELECT position, everyone_epoch FROM log_head WHERE id = 1 FOR UPDATE";
+    let Some(head) = db.query_one_raw(Statement::from_string(DbBackend::MySql, head_query)).await? else {
         return Ok(false);
     };
     let (position, epoch): (i64, i64) = (head.try_get("", "position")?, head.try_get("", "everyone_epoch")?);
     for (kind, number, expected) in [(1, position + 1, None), (7, position + 2, Some(epoch + 1))] {
         let trying = format!(
-            "INSERT IGNORE INTO change_log (position, nonce, kind, create_time) VALUES (0, '', {kind}, 0) \
-             RETURNING position, epoch"
+            "INSERT IGNORE INTO change_log (position, nonce, kind, create_time) \
+             VALUES (COALESCE(@latchkey_head := NULL, 0), '', {kind}, 0) \
+             RETURNING position, epoch, CAST(@latchkey_head AS SIGNED) AS head"
         );
         let Some(row) = db.query_one_raw(Statement::from_string(DbBackend::MySql, trying)).await? else {
             return Ok(false);
         };
         if row.try_get::<i64>("", "position")? != number
+            || row.try_get::<Option<i64>>("", "head")? != Some(number)
             || row.try_get::<Option<i64>>("", "epoch")? != expected
         {
             return Ok(false);
         }
     }
-    Ok(true)
+    let head = db.query_one_raw(Statement::from_string(DbBackend::MySql, head_query)).await?;
+    head.map_or(Ok(false), |head| {
+        Ok(head.try_get::<i64>("", "position")? == position + 2
+            && head.try_get::<i64>("", "everyone_epoch")? == epoch + 1)
+    })
 }
 
 async fn number<C: ConnectionTrait>(db: &C, sql: &str) -> Result<i64, DbErr> {

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use sea_orm::{ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _};
-use sea_orm::{QueryOrder as _, QuerySelect as _, Statement, Value};
+use sea_orm::{QueryOrder as _, QueryResult, QuerySelect as _, Statement, Value};
 
 use super::entity::{change_log, sessions};
 use super::error::Failure;
@@ -86,16 +86,20 @@ async fn append_chunk(
             let sql = format!("INSERT INTO change_log ({COLUMNS}) VALUES {rows} RETURNING position");
             (sql, values(entries, first, stamp))
         }
-        // The trigger of the table puts the number in the place of the 0.
+        // The trigger of the table puts the number in the place of the 0, and the head in the variable.
         _ => {
-            let rows = placeholders(entries.len(), 7, 1, engine);
-            let sql = format!("INSERT INTO change_log ({COLUMNS}) VALUES {rows} RETURNING position");
+            let row = "(COALESCE(@latchkey_head := NULL, ?), ?, ?, ?, ?, ?, ?)";
+            let rows = vec![row; entries.len()].join(", ");
+            let sql = format!(
+                "INSERT INTO change_log ({COLUMNS}) VALUES {rows} \
+                 RETURNING position, CAST(@latchkey_head AS SIGNED) AS head"
+            );
             (sql, values(entries, 0, stamp))
         }
     };
     let statement = Statement::from_sql_and_values(engine, sql, values);
     let written = transaction.query_all_raw(statement).await?;
-    let positions: Result<Vec<i64>, _> = written.iter().map(|row| row.try_get("", "position")).collect();
+    let positions: Result<Vec<i64>, _> = written.iter().map(|row| row_position(row, engine)).collect();
     let positions = positions?;
     // The lock on the head makes the numbers follow each other.
     let first = positions.iter().copied().min().ok_or_else(headless)?;
@@ -132,22 +136,37 @@ pub(super) async fn append_everyone(
             let values = [position.into(), epoch.into(), time.into(), nonce.into(), kind.into()];
             Statement::from_sql_and_values(engine, sql, values)
         }
-        // The trigger of the table raises the epoch and tells it in the row.
+        // The trigger of the table raises the epoch and writes it into the row and the variable.
         _ => {
-            let sql = "INSERT INTO change_log (position, create_time, nonce, kind) VALUES (0, ?, ?, ?) \
-                       RETURNING position, epoch";
+            let sql = "INSERT INTO change_log (position, epoch, create_time, nonce, kind) \
+                       VALUES (COALESCE(@latchkey_head := NULL, 0), (@latchkey_epoch := NULL), ?, ?, ?) \
+                       RETURNING position, epoch, CAST(@latchkey_head AS SIGNED) AS head, \
+                       CAST(@latchkey_epoch AS SIGNED) AS head_epoch";
             Statement::from_sql_and_values(engine, sql, [time.into(), nonce.into(), kind.into()])
         }
     };
     let row = transaction.query_one_raw(statement).await?.ok_or_else(headless)?;
-    let (position, epoch) = (row.try_get("", "position")?, row.try_get::<Option<i64>>("", "epoch")?);
+    let (position, epoch) = (row_position(&row, engine)?, row.try_get::<Option<i64>>("", "epoch")?);
     check_numbers(&[position], position, 1)?;
+    if engine == DbBackend::MySql && row.try_get::<Option<i64>>("", "head_epoch")? != epoch {
+        return Err(unnumbered());
+    }
     let epoch = Epoch::from_i64(epoch.ok_or_else(unnumbered)?);
     Ok(logged(LogEntry::EveryoneEnded { epoch }, position, stamp))
 }
 
-/// Refuses, before COMMIT, numbers that no follower would read: whoever is told OK must be able to rely on them. MariaDB's
-/// rows are inserted as number 0, so any other number is the trigger's, who takes it from the head.
+/// The number of a row that was written. On MariaDB it is the trigger's, which must have moved the head to that number:
+/// a trigger that was changed may number rows and leave the head as it was, and followers read up to the head only.
+fn row_position(row: &QueryResult, engine: DbBackend) -> Result<i64, Failure> {
+    let position = row.try_get("", "position")?;
+    if engine == DbBackend::MySql && row.try_get::<Option<i64>>("", "head")? != Some(position) {
+        return Err(unnumbered());
+    }
+    Ok(position)
+}
+
+/// Refuses, before COMMIT, numbers that no follower would read: an OK must be able to rely on them. MariaDB's rows are
+/// inserted as number 0, so any other number is the trigger's.
 fn check_numbers(positions: &[i64], first: i64, count: usize) -> Result<(), Failure> {
     let last = first.saturating_add(i64::try_from(count).unwrap_or(i64::MAX) - 1);
     let mut sorted = positions.to_vec();

@@ -187,13 +187,18 @@ async fn up(target: &Target, pool: &DatabaseConnection) -> Result<Migrated, Open
     Ok(Migrated { applied, put_back })
 }
 
-/// Puts back what is missing or changed. Fails, on the engines that can with nothing changed, where something cannot be.
+/// Puts back what is missing or changed. Fails where something cannot be put back, with nothing changed; on MariaDB, which
+/// commits each statement, what comes before a statement that fails remains.
 async fn put_back(target: &Target, transaction: &DatabaseTransaction) -> Result<Vec<String>, OpenError> {
     let verify = async || {
         let flaws = migrations::verify(transaction, Unseen::IsMissing).await;
         flaws.map_err(|error| unreachable(target, &error))
     };
     let flaws = verify().await?;
+    let lasting: Vec<_> = flaws.iter().filter(|flaw| flaw.repair().is_empty()).cloned().collect();
+    if !lasting.is_empty() {
+        return Err(OpenError::SchemaLost { flaws: told(&lasting) });
+    }
     for flaw in &flaws {
         for statement in flaw.repair() {
             if let Err(error) = transaction.execute_unprepared(statement).await {

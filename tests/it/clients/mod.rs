@@ -1,6 +1,7 @@
 //! Real clients against the real program: grpcurl, and the command line itself.
 
 mod command_line;
+mod damaged_schema;
 mod demo;
 mod file_descriptors;
 mod grpcurl;

@@ -16,6 +16,7 @@ mod filling;
 mod following;
 mod hints;
 mod locked_rows;
+mod log_trigger;
 mod log_upkeep;
 mod lower_bound;
 mod node_connection;

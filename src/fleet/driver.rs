@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::follower::{Asked, Refused};
-use super::hearing::Hearing;
+use super::hearing::{Hearing, hinted};
 use super::member::{Member, Next};
 use super::seen_changes::{LostBatch, SEEN_AGE_MAX, SEEN_BYTES_MAX};
 use super::shared::{Shared, count};
@@ -21,7 +21,7 @@ use crate::domain::id::{NodeId, Nonce, Position};
 use crate::domain::time::BootTime;
 use crate::host::{self, Entropy};
 use crate::live::keeper::{EndKnown, Fill};
-use crate::store::coordination::{AckCommit, Hint, Joined, NewNode, Polled, WRITE_AGAIN_MAX, WrittenAgain};
+use crate::store::coordination::{AckCommit, Joined, NewNode, Polled, WRITE_AGAIN_MAX, WrittenAgain};
 use crate::store::{self, Stamp, StoreError};
 
 /// Rows of the log that one poll reads at most.
@@ -435,17 +435,6 @@ impl Driver {
 async fn answered<T>(limit: Duration, asked: impl Future<Output = store::Result<T>>) -> store::Result<T> {
     let too_late = |_| StoreError::Unavailable(format!("no answer within {} ms", limit.as_millis()));
     tokio::time::timeout(limit, asked).await.map_err(too_late)?
-}
-
-/// Waits for a hint, after a pause.
-fn hinted(shared: Arc<Shared>, after: Duration) -> BoxFuture<'static, store::Result<Hint>> {
-    async move {
-        if !after.is_zero() {
-            pause(after).await;
-        }
-        shared.coordination.hinted().await
-    }
-    .boxed()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the follower polls by a timer; this is its one home")]

@@ -2,10 +2,15 @@
 //!
 //! Without hints every change waits for the next poll of each node, so revocations are slower and nothing else says why.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::shared::{Counts, count};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use super::driver::pause;
+use super::shared::{Counts, Shared, count};
 use crate::domain::time::BootTime;
 use crate::store;
 use crate::store::coordination::Hint;
@@ -52,6 +57,17 @@ impl Hearing {
             }
         }
     }
+}
+
+/// Waits for a hint, after a pause.
+pub(super) fn hinted(shared: Arc<Shared>, after: Duration) -> BoxFuture<'static, store::Result<Hint>> {
+    async move {
+        if !after.is_zero() {
+            pause(after).await;
+        }
+        shared.coordination.hinted().await
+    }
+    .boxed()
 }
 
 #[cfg(test)]

@@ -51,11 +51,21 @@ pub enum Mutation {
     ReusesUnfinishedConnection,
     /// A node that wrote lost changes again does not look whether the log still has them when it joins.
     WrittenAgainUnchecked,
+    /// Nodes take a longer lease as soon as an operator asks for it.
+    LongerLeaseAtOnce,
+    /// Nobody waits for leases of the old length once an operator has asked for a shorter one.
+    ShorterWaitAtOnce,
+    /// A change of the lease is ended at the first look.
+    LeaseChangeNotAwaited,
+    /// A revoker goes by the length of leases that it polled, however long ago.
+    StaleLeaseBelieved,
+    /// A lease is as long as the latest poll says, whichever poll gave it.
+    LeaseOfLaterPoll,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::NumberFromASequence,
         Self::ExclusivePollWithoutNonce,
         Self::LeaseFromReply,
@@ -78,6 +88,11 @@ impl Mutation {
         Self::AckWithoutNonce,
         Self::ReusesUnfinishedConnection,
         Self::WrittenAgainUnchecked,
+        Self::LongerLeaseAtOnce,
+        Self::ShorterWaitAtOnce,
+        Self::LeaseChangeNotAwaited,
+        Self::StaleLeaseBelieved,
+        Self::LeaseOfLaterPoll,
     ];
 
     /// Whether this one is switched on.

@@ -12,6 +12,7 @@ pub mod description;
 mod m0001_tables;
 mod m0002_nodes;
 mod m0003_applied_nonce;
+mod m0004_lease_change;
 mod types;
 mod verify;
 
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_tables::Migration),
             Box::new(m0002_nodes::Migration),
             Box::new(m0003_applied_nonce::Migration),
+            Box::new(m0004_lease_change::Migration),
         ]
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::domain::id::{NodeId, Nonce, Position};
 use crate::domain::time::BootTime;
 use crate::fleet::follower::wait_for_silent;
+use crate::fleet::lease_change::KnownLease;
 use crate::mutation::Mutation;
 use crate::store::coordination::{NodeRow, Roster};
 
@@ -15,8 +16,8 @@ pub struct Barrier {
     /// The nonce of the row at `position`; none where the change was found in the log.
     nonce: Option<Nonce>,
     committed_at: BootTime,
-    /// The longest lease that this node has heard of; none while it has heard of none.
-    lease: Option<Duration>,
+    /// The longest lease that any node may hold which has not applied the change; none while it is not known.
+    longest_lease: Option<Duration>,
 }
 
 /// Why the barrier stands.
@@ -34,18 +35,24 @@ impl Barrier {
     pub fn new(position: Position, nonce: Option<Nonce>, begun: BootTime, acknowledged: BootTime) -> Self {
         // The commit is in force when it is acknowledged, and may not be before: a lease may be got until then.
         let committed_at = if Mutation::WaitFromBeforeCommit.is_on() { begun } else { acknowledged };
-        Self { position, nonce, committed_at, lease: None }
+        Self { position, nonce, committed_at, longest_lease: None }
     }
 
-    /// Takes note that leases are as long as `lease`.
-    pub fn learn_lease(&mut self, lease: Duration) {
-        self.lease = self.lease.max(Some(lease));
+    /// Takes note of what this node polled before, if it is young enough to tell how long leases are.
+    pub fn learn_known(&mut self, known: KnownLease) {
+        if let Some(longest) = known.longest_at(self.committed_at) {
+            self.learn_longest(longest);
+        }
+    }
+
+    fn learn_longest(&mut self, lease: Duration) {
+        self.longest_lease = self.longest_lease.max(Some(lease));
     }
 
     /// Whether every node but `me` has applied the change, as the nodes were read after the commit. This node's own memory
     /// is ahead of its follower, so its row does not count.
     pub fn others_stand(&mut self, me: Option<NodeId>, roster: &Roster) -> Option<Stands> {
-        self.learn_lease(roster.lease);
+        self.learn_longest(roster.lease.longest);
         let mut others = roster.nodes.iter().filter(|node| Some(node.id) != me);
         let stands = Mutation::NoWait.is_on() || others.all(|node| self.is_applied_by(node));
         stands.then_some(Stands::Acknowledged)
@@ -65,7 +72,7 @@ impl Barrier {
     /// How long it is from `now` until no lease from before the change can be left; none while nobody knows how long a lease
     /// is.
     pub fn left(&self, now: BootTime) -> Option<Duration> {
-        self.lease.map(|lease| wait_for_silent(lease).saturating_sub(now.since(self.committed_at)))
+        self.longest_lease.map(|lease| wait_for_silent(lease).saturating_sub(now.since(self.committed_at)))
     }
 
     /// Whether no lease from before the change can be left at `now`, whatever the nodes say. Never while it is not known
@@ -79,6 +86,7 @@ impl Barrier {
 mod tests {
     use super::super::samples::*;
     use super::*;
+    use crate::store::coordination::LeaseDuration;
     use crate::store::coordination::NodeState::{Evicting, Live};
 
     const HEARD: Duration = Duration::ZERO;
@@ -116,7 +124,10 @@ mod tests {
         let mut barrier = Barrier::new(at(7), Some(nonce(7)), millis(0), millis(2_000));
         let is_waited_out = |barrier: &Barrier, at| barrier.is_waited_out(millis(at));
         assert!(!is_waited_out(&barrier, 1_000_000), "nobody knows how long a lease is");
-        barrier.learn_lease(Duration::from_secs(1));
+        let second = LeaseDuration::settled(Duration::from_secs(1));
+        barrier.learn_known(KnownLease { asked_at: millis(999), lease: second });
+        assert!(!is_waited_out(&barrier, 1_000_000), "the poll was too old to tell");
+        barrier.learn_known(KnownLease { asked_at: millis(1_000), lease: second });
         assert!(is_waited_out(&barrier, 2_000 + 1_300) && !is_waited_out(&barrier, 2_000 + 1_299));
         assert!(barrier.others_stand(None, &roster(&[(2, Live, 6, HEARD)])).is_none());
         assert!(is_waited_out(&barrier, 2_000 + 5_050) && !is_waited_out(&barrier, 2_000 + 5_049));

@@ -216,10 +216,9 @@ impl Driver {
         }
         let (shared, now) = (Arc::clone(&self.shared), self.shared.clock.boottime());
         shared.counts.head.store(polled.head.as_i64(), Ordering::Relaxed);
-        let lease_millis = u64::try_from(polled.lease.as_millis()).unwrap_or(u64::MAX);
-        shared.counts.lease_millis.store(lease_millis, Ordering::Relaxed);
         shared.time.learn(polled.time, asked.at, now);
         let heard = self.member.hear(asked, polled, now);
+        shared.set_known_lease(self.member.known_lease());
         shared.counts.applied.store(self.member.applied().as_i64(), Ordering::Release);
         if heard.is_ok() {
             shared.counts.asked_nanos.store(asked.at.as_nanos(), Ordering::Release);
@@ -366,7 +365,7 @@ impl Driver {
     /// How long one question may take.
     fn question_limit(&self) -> Duration {
         let part = |lease: Duration| (lease / QUESTIONS_PER_LEASE).max(QUESTION_LIMIT_MIN);
-        self.shared.lease_span().map_or(QUESTION_LIMIT_FIRST, part)
+        self.shared.known_lease().map_or(QUESTION_LIMIT_FIRST, |known| part(known.lease.current))
     }
 
     /// Waits for the next poll, or for a hint that there is something to read.

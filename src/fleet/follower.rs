@@ -40,6 +40,8 @@ pub struct Follower {
 struct Goal {
     asked_at: BootTime,
     head: Position,
+    /// How long a lease was then.
+    lease: Duration,
 }
 
 /// A question that is on its way.
@@ -71,10 +73,20 @@ pub struct Step {
     pub everyone_epoch: Epoch,
     /// The position once they are applied.
     pub applied: Position,
-    /// When the lease begins that memory has once they are applied; none where the head was not reached.
-    pub lease_begin: Option<BootTime>,
+    /// The lease that memory has once they are applied; none where the head was not reached.
+    pub lease: Option<Earned>,
     /// Whether there is more to read, so that the next poll should follow at once.
     pub again: bool,
+}
+
+/// A lease that a poll gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Earned {
+    /// When it begins.
+    pub begin: BootTime,
+    /// How long it is, by the poll whose head was reached: whoever commits after that poll knows of leases of that length,
+    /// and perhaps of no longer one.
+    pub span: Duration,
 }
 
 /// Why an answer does not count.
@@ -241,22 +253,23 @@ impl Follower {
             self.committed(last.position);
             self.written = self.written.split_off(&last.position.next());
         }
-        let goal = *self.goal.get_or_insert(Goal { asked_at, head: polled.head });
+        let asked = Goal { asked_at, head: polled.head, lease: polled.lease.current };
+        let goal = *self.goal.get_or_insert(asked);
         let reached = self.last >= polled.head;
-        let lease_from = match (reached, self.last >= goal.head) {
-            (true, _) => Some(asked_at),
-            (false, true) => Some(goal.asked_at),
-            (false, false) if Mutation::LeaseBeforeHead.is_on() => Some(asked_at),
+        let earned_by = match (reached, self.last >= goal.head) {
+            (true, _) => Some(asked),
+            (false, true) => Some(goal),
+            (false, false) if Mutation::LeaseBeforeHead.is_on() => Some(asked),
             (false, false) => None,
         };
-        if lease_from.is_some() {
-            self.goal = if reached { None } else { Some(Goal { asked_at, head: polled.head }) };
+        if earned_by.is_some() {
+            self.goal = if reached { None } else { Some(asked) };
         }
         Step {
             rows: rows.to_vec(),
             everyone_epoch: polled.everyone_epoch,
             applied: self.last,
-            lease_begin: lease_from,
+            lease: earned_by.map(|poll| Earned { begin: poll.asked_at, span: poll.lease }),
             again: !reached,
         }
     }
@@ -272,6 +285,7 @@ pub fn wait_for_silent(lease: Duration) -> Duration {
 mod tests {
     use super::super::samples::*;
     use super::*;
+    use crate::store::coordination::LeaseDuration;
 
     /// One that stands at position 3 of log 1.
     fn follower() -> Follower {
@@ -296,7 +310,7 @@ mod tests {
         assert_eq!((asked.from, asked.at), (at(3), millis(1_000)), "the last row is asked for again");
         let step = step(&mut follower, &polled(5, 3..=5));
         assert_eq!((step.rows, step.applied, step.again), (vec![row(4), row(5)], at(5), false));
-        assert_eq!(step.lease_begin, Some(millis(1_000)));
+        assert_eq!(step.lease, Some(Earned { begin: millis(1_000), span: LEASE }));
         assert_eq!((follower.applied(), follower.nonce()), (at(5), Some(nonce(5))));
     }
 
@@ -347,7 +361,7 @@ mod tests {
         let mut follower = follower();
         for _ in 0..2 {
             let step = step(&mut follower, &polled(5, [3, 5]));
-            assert_eq!((step.applied, step.lease_begin, step.again), (at(3), None, true));
+            assert_eq!((step.applied, step.lease, step.again), (at(3), None, true));
         }
         assert_eq!(step(&mut follower, &polled(5, 3..=5)).applied, at(5), "it was closed in time");
         for _ in 0..2 {
@@ -371,7 +385,7 @@ mod tests {
         let mut ask = |at: u64, answer: Polled| {
             let asked = follower.ask(millis(at));
             match follower.hear(asked, &answer, millis(at)) {
-                Heard::Follow(step) => (step.lease_begin, step.again),
+                Heard::Follow(step) => (step.lease.map(|lease| lease.begin), step.again),
                 Heard::Refuse(refused) => panic!("{refused:?}"),
             }
         };
@@ -382,10 +396,27 @@ mod tests {
         assert_eq!(ask(1_400, polled(14, 11..=14)), (Some(millis(1_400)), false));
     }
 
+    /// A lease is as long as the poll said whose head was reached: whoever commits behind that head may know of no longer one.
+    #[test]
+    fn the_length_of_a_lease_is_that_of_its_poll() {
+        let mut follower = follower();
+        let mut ask = |at: u64, answer: Polled, seconds: u64| {
+            let lease = LeaseDuration::settled(Duration::from_secs(seconds));
+            match follower.hear(follower.ask(millis(at)), &Polled { lease, ..answer }, millis(at)) {
+                Heard::Follow(step) => step.lease,
+                Heard::Refuse(refused) => panic!("{refused:?}"),
+            }
+        };
+        let earned = |at, seconds| Some(Earned { begin: millis(at), span: Duration::from_secs(seconds) });
+        assert_eq!(ask(1_000, polled(8, 3..=5), 4), None);
+        assert_eq!(ask(1_100, polled(14, 5..=9), 9), earned(1_000, 4));
+        assert_eq!(ask(1_200, polled(14, 9..=14), 2), earned(1_200, 2));
+    }
+
     #[test]
     fn an_empty_log_is_followed_from_its_beginning() {
         let mut follower = Follower::new(node(1), joined(0));
-        assert_eq!(step(&mut follower, &polled(0, [])).lease_begin, Some(millis(1_000)));
+        assert!(step(&mut follower, &polled(0, [])).lease.is_some());
         assert_eq!(step(&mut follower, &polled(2, 1..=2)).applied, at(2));
     }
 

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::follower::{Asked, Follower, Heard, Refused, Step};
+use super::follower::{Asked, Earned, Follower, Heard, Refused, Step};
 use super::heartbeat::Heartbeat;
+use super::lease_change::KnownLease;
 use super::seen_changes::{LostBatch, SeenChanges};
 use crate::domain::change::LoggedChange;
 use crate::domain::id::{LogId, NodeId, Nonce, Position, SessionId};
@@ -32,15 +33,16 @@ pub struct Member {
     durable_at: BootTime,
     /// When the next durable one is to be sent, and how long to wait after one that failed.
     heartbeat: Heartbeat,
-    /// When the lease began that the last good poll gave.
-    lease_begin: Option<BootTime>,
+    /// The lease that the last good poll gave.
+    earned: Option<Earned>,
     /// Changes that were seen.
     seen: SeenChanges,
     /// Whether some of them may be lost.
     lost: bool,
     /// The last row of the log when changes were last written again, until this node joins.
     written_again: Option<(Position, Nonce)>,
-    lease_span: Duration,
+    /// How long leases are, as of the last good poll.
+    known: Option<KnownLease>,
     /// What waits to be applied, in the broken variant that acknowledges first.
     unapplied: Option<Step>,
 }
@@ -71,11 +73,11 @@ impl Member {
             acknowledged: None,
             durable_at: BootTime::default(),
             heartbeat: Heartbeat::default(),
-            lease_begin: None,
+            earned: None,
             seen: SeenChanges::default(),
             lost: false,
             written_again: None,
-            lease_span: Duration::ZERO,
+            known: None,
             unapplied: None,
         }
     }
@@ -94,7 +96,7 @@ impl Member {
         self.follower = Some(Follower::new(node, joined));
         // The row of the node says that it has applied the head.
         self.acknowledged = Some(joined.position);
-        (self.durable_at, self.lease_begin) = (sent, None);
+        (self.durable_at, self.earned) = (sent, None);
         self.heartbeat = Heartbeat::default();
         self.unapplied = None;
         self.lost = false;
@@ -123,12 +125,14 @@ impl Member {
     /// Takes in the answer to `asked`, which came at `now`.
     pub fn hear(&mut self, asked: Asked, polled: &Polled, now: BootTime) -> Result<Next, Refused> {
         let Some(follower) = &mut self.follower else { return Ok(Next::Join) };
-        self.lease_span = polled.lease;
         match follower.hear(asked, polled, now) {
-            Heard::Follow(step) => Ok(self.follow(step, now)),
+            Heard::Follow(step) => {
+                self.known = Some(KnownLease { asked_at: asked.at, lease: polled.lease });
+                Ok(self.follow(step, now))
+            }
             Heard::Refuse(refused) => {
                 self.lease.give_up();
-                self.lease_begin = None;
+                self.earned = None;
                 if refused.lost_commits() {
                     if refused == Refused::LogReplaced && !self.lost {
                         // Everyone's sessions are over with the old log.
@@ -158,7 +162,7 @@ impl Member {
     /// An acknowledgement that was sent at `sent` was not answered.
     pub fn not_acknowledged(&mut self, commit: AckCommit, sent: BootTime) {
         if commit == AckCommit::Durable {
-            self.heartbeat.failed(sent, self.lease_span);
+            self.heartbeat.failed(sent, self.lease_span());
         }
     }
 
@@ -232,6 +236,11 @@ impl Member {
         self.keeper.end_known(what)
     }
 
+    /// How long leases are, as of the last good poll; none before the first.
+    pub fn known_lease(&self) -> Option<KnownLease> {
+        self.known
+    }
+
     /// How much memory holds.
     pub fn holding(&self) -> Holding {
         self.keeper.holding()
@@ -240,7 +249,7 @@ impl Member {
     fn follow(&mut self, step: Step, now: BootTime) -> Next {
         let (applied, again) = (step.applied, step.again);
         let is_news = self.acknowledged.is_none_or(|position| position < applied);
-        let due = if self.heartbeat.is_due(self.durable_at, now, self.lease_span) {
+        let due = if self.heartbeat.is_due(self.durable_at, now, self.lease_span()) {
             Some(AckCommit::Durable)
         } else {
             is_news.then_some(AckCommit::Quick)
@@ -267,17 +276,22 @@ impl Member {
         }
         self.keeper.raise_everyone(step.everyone_epoch);
         self.keeper.advance(step.applied);
-        self.lease_begin = step.lease_begin.or(self.lease_begin);
+        self.earned = step.lease.or(self.earned);
     }
 
     /// The lease lasts from the last poll that reached the head, or from the last acknowledgement that was committed durably,
     /// whichever is the older. A poll alone proves nothing about a server that was replaced and goes on: with synchronous
     /// replication it cannot commit any more, and whatever was committed elsewhere came after all that it did commit.
     fn publish_lease(&self) {
-        let Some(polled) = self.lease_begin else { return };
+        let Some(Earned { begin: polled, span }) = self.earned else { return };
         let begin =
             if Mutation::LeaseWithoutDurableAck.is_on() { polled } else { polled.min(self.durable_at) };
-        self.lease.publish(begin.plus(self.lease_span));
+        let span = if Mutation::LeaseOfLaterPoll.is_on() { self.lease_span() } else { span };
+        self.lease.publish(begin.plus(span));
+    }
+
+    fn lease_span(&self) -> Duration {
+        self.known.map_or(Duration::ZERO, |known| known.lease.current)
     }
 }
 

@@ -62,7 +62,7 @@ impl Evictions {
         self.marked.retain(|id, _| evicting(id));
         // While the list could not be read, the nodes could not write their heartbeats either. Such a gap counts for one
         // lease at most, so that nobody is evicted at the first look after an outage.
-        let gap = self.read.map_or(Duration::ZERO, |read| now.since(read)).min(roster.lease);
+        let gap = self.read.map_or(Duration::ZERO, |read| now.since(read)).min(roster.lease.longest);
         self.read = Some(now);
         let mut measures = Vec::new();
         for node in roster.nodes.iter().filter(|node| node.id != me) {
@@ -79,7 +79,7 @@ impl Evictions {
                     if mark.made != node.evict_time {
                         *mark = Mark { made: node.evict_time, seen: now };
                     }
-                    if now.since(mark.seen) >= wait_for_silent(roster.lease) {
+                    if now.since(mark.seen) >= wait_for_silent(roster.lease.longest) {
                         measures.push(Measure::Remove(node.id));
                     }
                 }
@@ -92,7 +92,7 @@ impl Evictions {
     /// node counts as a heartbeat.
     fn is_silent(&mut self, node: &NodeRow, roster: &Roster, gap: Duration) -> bool {
         if Mutation::SilenceByDatabaseClock.is_on() {
-            return node.heard_time < roster.time.minus(silent_max(roster.lease));
+            return node.heard_time < roster.time.minus(silent_max(roster.lease.longest));
         }
         let fresh = Heard { heartbeat: node.heard_time, silent: Duration::ZERO };
         let heard = self.heard.entry(node.id).or_insert(fresh);
@@ -101,11 +101,11 @@ impl Evictions {
         } else {
             *heard = fresh;
         }
-        heard.silent > silent_max(roster.lease)
+        heard.silent > silent_max(roster.lease.longest)
     }
 }
 
-/// How long a node may say nothing before it is let go of.
+/// How long a node may say nothing before it is let go of, where `lease` is the longest that a node may hold.
 pub fn silent_max(lease: Duration) -> Duration {
     lease.saturating_mul(SILENT_LEASES_MAX)
 }

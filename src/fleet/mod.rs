@@ -15,6 +15,7 @@ mod fills;
 pub mod follower;
 mod hearing;
 pub mod heartbeat;
+pub mod lease_change;
 pub mod look_up;
 mod lookout;
 pub mod member;
@@ -42,6 +43,7 @@ use self::driver::{Driver, pause};
 use self::endings::Endings;
 use self::fills::Fills;
 pub use self::fills::{NotFilled, Reader};
+use self::lease_change::ChangeWatch;
 use self::member::Member;
 use self::membership::{Evictions, Measure};
 pub use self::settling::Settled;
@@ -56,7 +58,7 @@ use crate::host::{self, Clock, Entropy};
 use crate::live::keeper::{EndKnown, Keeper, MemoryLimits};
 use crate::live::table::Table;
 use crate::mutation::Mutation;
-use crate::store::coordination::{Coordination, Roster, WRITE_AGAIN_MAX};
+use crate::store::coordination::{Coordination, LeaseDuration, Roster, WRITE_AGAIN_MAX};
 use crate::store::{self, Change, EndTarget, Ending, Filling, Stamp, Store, StoreError};
 use crate::supervise::Supervisor;
 
@@ -64,6 +66,8 @@ use crate::supervise::Supervisor;
 const LOOK: Duration = Duration::from_millis(20);
 /// Commands that may wait to be obeyed.
 const COMMANDS_MAX: usize = 1_024;
+/// Attempts to change the lease while others change it.
+const LEASE_CHANGES_MAX: u32 = 5;
 /// Sessions of one page of a warm start.
 const WARM_PAGE: u32 = 1_000;
 
@@ -294,13 +298,23 @@ impl Fleet {
         }
     }
 
-    /// Looks after the list of nodes once: silent ones are let go of, in two phases.
-    pub async fn look_after_nodes(&self, evictions: &mut Evictions) -> store::Result<()> {
+    /// Looks after the fleet once: silent nodes are let go of, in two phases, and a change of the lease is ended when it is
+    /// time.
+    pub async fn look_after(
+        &self,
+        evictions: &mut Evictions,
+        changes: &mut ChangeWatch,
+    ) -> store::Result<()> {
         let Some(me) = self.shared.node() else { return Ok(()) };
         let coordination = &self.shared.coordination;
         let roster = coordination.nodes().await?;
         // Not before the question: a mark that was made meanwhile would count as older than it is.
         let now = self.shared.clock.boottime();
+        if let Some(ended) = changes.end(roster.lease, now)
+            && coordination.change_lease(roster.lease, ended).await?
+        {
+            tracing::info!(lease_ms = ended.current.as_millis(), "the new lease is in force");
+        }
         for measure in evictions.measures(me, &roster, now) {
             match measure {
                 Measure::Mark(node, heartbeat) => {
@@ -323,6 +337,29 @@ impl Fleet {
     /// The nodes, as the database lists them.
     pub async fn nodes(&self) -> store::Result<Roster> {
         self.shared.coordination.nodes().await
+    }
+
+    /// Has leases become as long as `target`, and returns how long they are until that is in force; none where other changes
+    /// of the lease came in between, time and again.
+    pub async fn set_lease(
+        &self,
+        target: Duration,
+        nonce: impl Fn() -> Nonce,
+    ) -> store::Result<Option<LeaseDuration>> {
+        let coordination = &self.shared.coordination;
+        for _ in 0..LEASE_CHANGES_MAX {
+            let lease = coordination.nodes().await?.lease;
+            let Some(begun) = lease_change::begin(lease, target, nonce()) else { return Ok(Some(lease)) };
+            if coordination.change_lease(lease, begun).await? {
+                tracing::info!(
+                    from_ms = lease.current.as_millis(),
+                    to_ms = target.as_millis(),
+                    "the lease is about to change"
+                );
+                return Ok(Some(begun));
+            }
+        }
+        Ok(None)
     }
 
     /// What is missing or changed of the database's schema.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::domain::change::{LogEntry, LoggedChange};
 use crate::domain::id::{Epoch, LogId, NodeId, Nonce, Position};
 use crate::domain::time::{BootTime, UnixMillis};
-use crate::store::coordination::{Joined, NodeRow, NodeState, Polled, Roster};
+use crate::store::coordination::{Joined, LeaseDuration, NodeRow, NodeState, Polled, Roster};
 
 pub(super) const LEASE: Duration = Duration::from_secs(4);
 pub(super) const NOW: UnixMillis = UnixMillis::from_millis(1_000_000);
@@ -52,7 +52,7 @@ pub(super) fn polled(head: i64, rows: impl IntoIterator<Item = i64>) -> Polled {
     Polled {
         log: log(1),
         head: at(head),
-        lease: LEASE,
+        lease: LeaseDuration::settled(LEASE),
         everyone_epoch: Epoch::FIRST,
         node: Some(NodeState::Live),
         is_primary: true,
@@ -74,5 +74,10 @@ pub(super) fn roster(nodes: &[(u128, NodeState, i64, Duration)]) -> Roster {
         heard_time: NOW.minus(silent),
         evict_time: None,
     };
-    Roster { time: NOW, head: at(9), lease: LEASE, nodes: nodes.iter().map(row).collect() }
+    Roster {
+        time: NOW,
+        head: at(9),
+        lease: LeaseDuration::settled(LEASE),
+        nodes: nodes.iter().map(row).collect(),
+    }
 }

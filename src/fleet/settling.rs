@@ -82,8 +82,8 @@ impl Settling {
     /// meanwhile, time alone decides.
     async fn wait_for_barrier(&self, change: &Change, mut barrier: Barrier, acknowledged: BootTime) {
         let begun = self.shared.clock.boottime();
-        if let Some(lease) = self.shared.lease_span() {
-            barrier.learn_lease(lease);
+        if let Some(known) = self.shared.known_lease() {
+            barrier.learn_known(known);
         }
         let mut others = self.shared.coordination.is_exclusive().then_some(Stands::Acknowledged);
         let mut watch = others.is_none().then(|| self.lookout.watch(!change.rows.is_empty()));

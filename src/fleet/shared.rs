@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::database_time::DatabaseTime;
+use super::lease_change::KnownLease;
 use super::unsettled::Unsettled;
 use crate::domain::id::NodeId;
 use crate::host::Clock;
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     node: Mutex<Option<NodeId>>,
     /// How much memory holds, as of the last poll.
     holding: Mutex<Holding>,
+    /// How long leases are, as of the last good poll.
+    known_lease: Mutex<Option<KnownLease>>,
 }
 
 /// What happened so far.
@@ -62,7 +65,6 @@ pub(super) struct Counts {
     pub(super) hints_connected: AtomicU64,
     pub(super) applied: AtomicI64,
     pub(super) head: AtomicI64,
-    pub(super) lease_millis: AtomicU64,
     /// When the last poll was asked that fitted what this node knows, in nanoseconds since boot.
     pub(super) asked_nanos: AtomicU64,
 }
@@ -137,6 +139,7 @@ impl Shared {
             unsettled: Unsettled::default(),
             node: Mutex::new(None),
             holding: Mutex::default(),
+            known_lease: Mutex::default(),
         }
     }
 
@@ -152,10 +155,13 @@ impl Shared {
         *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = holding;
     }
 
-    /// How long a lease is, as of the last poll; none before the first.
-    pub(super) fn lease_span(&self) -> Option<Duration> {
-        let millis = self.counts.lease_millis.load(Ordering::Relaxed);
-        (millis > 0).then(|| Duration::from_millis(millis))
+    /// How long leases are, as of the last good poll; none before the first.
+    pub(super) fn known_lease(&self) -> Option<KnownLease> {
+        *self.known_lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_known_lease(&self, known: Option<KnownLease>) {
+        *self.known_lease.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
     pub(super) fn stats(&self) -> FleetStats {

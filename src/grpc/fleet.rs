@@ -14,6 +14,7 @@ use crate::domain::page;
 use crate::domain::refusal::Refusal;
 use crate::usecases::App;
 use crate::usecases::list_nodes::{NodeRow, NodeState, list_nodes, schema_flaws};
+use crate::usecases::set_lease::{checked, set_lease};
 use crate::usecases::start_new_log::start_new_log;
 
 /// What the page tokens of this list are for.
@@ -50,10 +51,26 @@ impl FleetAdmin {
             next_page_token,
             answering_node_id: own.map(|id| id.to_string()).unwrap_or_default(),
             head_position: roster.head.as_i64(),
-            lease_duration: Some(wire::duration(roster.lease)),
+            lease_duration: Some(wire::duration(roster.lease.current)),
             lease_left_duration: Some(wire::duration(lease_left)),
             read_time: Some(wire::timestamp(roster.time)),
             schema_flaws,
+            longest_lease_duration: Some(wire::duration(roster.lease.longest)),
+            target_lease_duration: Some(wire::duration(roster.lease.target)),
+        })
+    }
+
+    async fn set(&self, request: admin::SetLeaseRequest) -> Result<admin::SetLeaseResponse, Refusal> {
+        let mut wrong = Violations::default();
+        // What is missing, or no span at all, is as far from the bounds as nothing.
+        let span = request.lease_duration.and_then(wire::span);
+        let lease = wrong.take("lease_duration", checked(span.unwrap_or_default()));
+        let (lease, settle) = set_lease(&self.app, wrong.finish(lease)?).await?;
+        Ok(admin::SetLeaseResponse {
+            lease_duration: Some(wire::duration(lease.current)),
+            longest_lease_duration: Some(wire::duration(lease.longest)),
+            target_lease_duration: Some(wire::duration(lease.target)),
+            settle_duration: Some(wire::duration(settle)),
         })
     }
 
@@ -86,6 +103,13 @@ impl FleetService for FleetAdmin {
         request: Request<admin::ListNodesRequest>,
     ) -> Result<Response<admin::ListNodesResponse>, Status> {
         reply(self.list(request.into_inner()).await)
+    }
+
+    async fn set_lease(
+        &self,
+        request: Request<admin::SetLeaseRequest>,
+    ) -> Result<Response<admin::SetLeaseResponse>, Status> {
+        reply(self.set(request.into_inner()).await)
     }
 
     async fn start_new_log(

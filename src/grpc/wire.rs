@@ -60,9 +60,7 @@ impl Violations {
         span: Option<prost_types::Duration>,
         least: Duration,
     ) -> Option<Duration> {
-        let span = span?;
-        let wide = span.seconds.unsigned_abs() > MAX_SPAN_SECONDS || span.nanos.unsigned_abs() > 999_999_999;
-        let parsed = if wide { None } else { Duration::try_from(span).ok().filter(|span| *span >= least) };
+        let parsed = self::span(span?).filter(|span| *span >= least);
         let limit = || Invalid::new(format!("must be {} to {MAX_SPAN_SECONDS} seconds", least.as_secs()));
         self.take(field, parsed.ok_or_else(limit))
     }
@@ -90,6 +88,14 @@ const MAX_SPAN_SECONDS: u64 = 315_576_000_000;
 pub fn timestamp(time: UnixMillis) -> Timestamp {
     let nanos = time.as_millis().rem_euclid(1_000) * 1_000_000;
     Timestamp { seconds: time.as_secs(), nanos: i32::try_from(nanos).unwrap_or(0) }
+}
+
+/// The span of a message; none where the message is not valid, or the span is negative.
+pub fn span(message: prost_types::Duration) -> Option<Duration> {
+    // The conversion overflows beyond the bounds of the message.
+    let wide =
+        message.seconds.unsigned_abs() > MAX_SPAN_SECONDS || message.nanos.unsigned_abs() > 999_999_999;
+    if wide { None } else { Duration::try_from(message).ok() }
 }
 
 /// A span as a message.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use crate::config;
+use crate::fleet::lease_change::ChangeWatch;
 use crate::fleet::membership::Evictions;
 use crate::supervise::Supervisor;
 use crate::telemetry::Metrics;
@@ -121,9 +122,9 @@ impl Upkeep {
     }
 
     async fn look_after_nodes(self: Arc<Self>, mut turns: Turns) {
-        let mut evictions = Evictions::default();
+        let (mut evictions, mut changes) = (Evictions::default(), ChangeWatch::default());
         while turns.next().await {
-            if let Err(error) = self.app.fleet.look_after_nodes(&mut evictions).await {
+            if let Err(error) = self.app.fleet.look_after(&mut evictions, &mut changes).await {
                 tracing::debug!(%error, "the list of nodes was not looked after; it is tried again");
             }
         }

@@ -87,6 +87,10 @@ pub trait Coordination: Send + Sync + 'static {
     /// a backup.
     async fn start_new_log(&self, stamp: Stamp) -> Result<(LogId, Change)>;
 
+    /// Writes how long leases are if that still is `from`. False where it is something else by now. The write is committed
+    /// durably. After an error it may have been done or not.
+    async fn change_lease(&self, from: LeaseDuration, to: LeaseDuration) -> Result<bool>;
+
     /// What is missing or changed of the schema, in words for the operator; nothing where it is whole.
     async fn schema_flaws(&self) -> Result<Vec<String>>;
 }
@@ -137,6 +141,31 @@ pub struct Joined {
     pub nonce: Option<Nonce>,
 }
 
+/// How long leases are: one number, except while it changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaseDuration {
+    /// The lease that a node may take now.
+    pub current: Duration,
+    /// The longest lease that any node may hold. Whoever waits until leases have run out goes by this one.
+    pub longest: Duration,
+    /// The lease that the fleet has when the change is in force.
+    pub target: Duration,
+    /// Another one with each write during a change; none while nothing changes.
+    pub change: Option<Nonce>,
+}
+
+impl LeaseDuration {
+    /// A lease that does not change.
+    pub const fn settled(lease: Duration) -> Self {
+        Self { current: lease, longest: lease, target: lease, change: None }
+    }
+
+    /// Whether nothing changes.
+    pub fn is_settled(self) -> bool {
+        self == Self::settled(self.current)
+    }
+}
+
 /// What one poll read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Polled {
@@ -144,8 +173,8 @@ pub struct Polled {
     pub log: LogId,
     /// Its head.
     pub head: Position,
-    /// How long a lease is.
-    pub lease: Duration,
+    /// How long leases are.
+    pub lease: LeaseDuration,
     /// The epoch of everyone.
     pub everyone_epoch: Epoch,
     /// The state of the node's own row; none when it is gone.
@@ -174,8 +203,8 @@ pub struct Roster {
     pub time: UnixMillis,
     /// The head of the log.
     pub head: Position,
-    /// How long a lease is.
-    pub lease: Duration,
+    /// How long leases are.
+    pub lease: LeaseDuration,
     /// The nodes, in the order of their ids.
     pub nodes: Vec<NodeRow>,
 }

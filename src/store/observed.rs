@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::coordination::{AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster, WrittenAgain};
+use super::coordination::{
+    AckCommit, Coordination, Hint, Joined, LeaseDuration, NewNode, Polled, Roster, WrittenAgain,
+};
 use super::{
     Change, CreateUser, Credentials, EndTarget, Ending, Filling, LoggedChange, NewSession, NewUser,
     PasswordChange, Result, SessionKey, SessionRecord, Stamp, Store, StoreError, UpdateUser, UserChange,
@@ -123,6 +125,7 @@ observed! { Coordination for ObservedCoordination {
     write_again(lost: &[LoggedChange], stamp: Stamp) -> WrittenAgain;
     truncate_log(before: UnixMillis, limit: u32) -> u64;
     start_new_log(stamp: Stamp) -> (LogId, Change);
+    change_lease(from: LeaseDuration, to: LeaseDuration) -> bool;
     schema_flaws() -> Vec<String>;
 }
     fn is_exclusive(&self) -> bool {

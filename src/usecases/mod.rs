@@ -17,6 +17,7 @@ pub mod purge;
 pub mod reauthenticate;
 pub mod record_last_seen;
 pub mod revoke_sessions;
+pub mod set_lease;
 pub mod set_password;
 pub mod sign_in;
 pub mod start_new_log;

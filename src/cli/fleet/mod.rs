@@ -1,17 +1,19 @@
 //! `fleet`: the nodes and their change log. Every command calls `latchkey.admin.v1.FleetService`.
 
 mod new_log;
+mod set_lease;
 mod status;
 
 use clap::Subcommand;
 
 use super::failure::Outcome;
 
-/// Show how the nodes stand, and mend the change log after a restore.
+/// Show how the nodes stand, change their lease, and mend the change log after a restore.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
     Status(status::Status),
     NewLog(new_log::NewLog),
+    SetLease(set_lease::SetLease),
 }
 
 impl Command {
@@ -19,6 +21,7 @@ impl Command {
         match self {
             Self::Status(command) => command.run(),
             Self::NewLog(command) => command.run(),
+            Self::SetLease(command) => command.run(),
         }
     }
 }

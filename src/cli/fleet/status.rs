@@ -50,9 +50,9 @@ impl Status {
             let mut text = output::table(HEADINGS, nodes.iter().map(|node| row(node, &page)));
             let _ = writeln!(
                 text,
-                "head of the change log {}, lease {} s, {}",
+                "head of the change log {}, {}, {}",
                 page.head_position,
-                seconds(millis(page.lease_duration.as_ref())),
+                lease(&page),
                 output::count(i64::try_from(nodes.len()).unwrap_or(i64::MAX), "node"),
             );
             output::print(&text)?;
@@ -69,6 +69,19 @@ fn whole(flaws: &[String]) -> Outcome {
     let message = format!("the database schema is damaged: {}", flaws.join("; "));
     Err(Failure::new(Exit::Unavailable, message)
         .hint("run `latchkey migrate up`, which puts back what it can"))
+}
+
+/// How long leases are.
+fn lease(page: &ListNodesResponse) -> String {
+    let [current, longest, target] =
+        [&page.lease_duration, &page.longest_lease_duration, &page.target_lease_duration]
+            .map(|span| millis(span.as_ref()));
+    let now = format!("lease {} s", seconds(current));
+    if current == target && current == longest {
+        return now;
+    }
+    let (target, longest) = (seconds(target), seconds(longest));
+    format!("{now} (it becomes {target} s; until then revocations wait for leases of {longest} s)")
 }
 
 const HEADINGS: [&str; 7] = ["NODE ID", "NAME", "STATE", "APPLIED", "BEHIND", "HEARD", "LEASE LEFT"];
@@ -105,6 +118,8 @@ fn document(nodes: &[Node], page: &ListNodesResponse, flaws: &[String]) -> Value
         "answering_node_id": page.answering_node_id,
         "head_position": page.head_position,
         "lease_ms": millis(page.lease_duration.as_ref()),
+        "longest_lease_ms": millis(page.longest_lease_duration.as_ref()),
+        "target_lease_ms": millis(page.target_lease_duration.as_ref()),
         "read_time": output::rfc_3339(page.read_time.as_ref()),
         "schema_flaws": flaws,
     })
@@ -128,7 +143,7 @@ fn lease_left(node: &Node, page: &ListNodesResponse) -> i64 {
     if node.node_id == page.answering_node_id {
         return millis(page.lease_left_duration.as_ref());
     }
-    let lease = millis(page.lease_duration.as_ref());
+    let lease = millis(page.longest_lease_duration.as_ref());
     lease.saturating_sub(silent(node, page).saturating_sub(lease / 2).max(0)).max(0)
 }
 
@@ -138,13 +153,13 @@ fn moment(time: Option<&Timestamp>) -> i64 {
     })
 }
 
-fn millis(span: Option<&Duration>) -> i64 {
+pub(super) fn millis(span: Option<&Duration>) -> i64 {
     span.map_or(0, |span| {
         span.seconds.saturating_mul(1_000).saturating_add(i64::from(span.nanos) / 1_000_000)
     })
 }
 
-fn seconds(millis: i64) -> String {
+pub(super) fn seconds(millis: i64) -> String {
     format!("{}.{}", millis / 1_000, millis % 1_000 / 100)
 }
 
@@ -158,7 +173,7 @@ mod tests {
         let page = ListNodesResponse {
             answering_node_id: "me".to_owned(),
             head_position: 12,
-            lease_duration: Some(Duration { seconds: 5, nanos: 0 }),
+            longest_lease_duration: Some(Duration { seconds: 5, nanos: 0 }),
             lease_left_duration: Some(Duration { seconds: 4, nanos: 200_000_000 }),
             read_time: at(100),
             ..ListNodesResponse::default()
@@ -174,5 +189,23 @@ mod tests {
         let left = |heard| lease_left(&node("other", heard), &page);
         assert_eq!([left(100), left(98), left(96), left(90)], [5_000, 5_000, 3_500, 0]);
         assert_eq!(row(&node("other", 96), &page)[4..], ["2", "4.0 s ago", "<= 3.5 s"]);
+    }
+
+    #[test]
+    fn a_change_of_the_lease_shows_until_it_is_in_force() {
+        let page = |current, longest, target| {
+            let span = |seconds| Some(Duration { seconds, nanos: 0 });
+            ListNodesResponse {
+                lease_duration: span(current),
+                longest_lease_duration: span(longest),
+                target_lease_duration: span(target),
+                ..ListNodesResponse::default()
+            }
+        };
+        assert_eq!(lease(&page(5, 5, 5)), "lease 5.0 s");
+        assert_eq!(
+            lease(&page(2, 5, 2)),
+            "lease 2.0 s (it becomes 2.0 s; until then revocations wait for leases of 5.0 s)"
+        );
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{SqlStore, follow, hints, log_upkeep, nodes, schema, write_again};
+use super::{SqlStore, follow, hints, lease, log_upkeep, nodes, schema, write_again};
 use crate::domain::id::{LogId, NodeId, Nonce, Position};
 use crate::domain::time::UnixMillis;
 use crate::store::coordination::{
-    AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster, WrittenAgain,
+    AckCommit, Coordination, Hint, Joined, LeaseDuration, NewNode, Polled, Roster, WrittenAgain,
 };
 use crate::store::{Change, LoggedChange, Result, Stamp, StoreError};
 
@@ -95,6 +95,10 @@ impl Coordination for SqlStore {
     async fn start_new_log(&self, stamp: Stamp) -> Result<(LogId, Change)> {
         let standing = self.count_standing(stamp).await;
         self.steps.write(move |db| Box::pin(log_upkeep::start_new_log(db, standing, stamp))).await
+    }
+
+    async fn change_lease(&self, from: LeaseDuration, to: LeaseDuration) -> Result<bool> {
+        self.steps.write(move |db| Box::pin(lease::change(db, from, to))).await
     }
 
     async fn schema_flaws(&self) -> Result<Vec<String>> {

@@ -10,7 +10,8 @@ use super::database_time::now;
 use super::entity::{change_log as log, nodes};
 use super::error::Failure;
 use super::facts::{NODE, column_list, head_list, headless, read_any_head, read_joined};
-use super::nodes::{lease, read};
+use super::lease::read_lease;
+use super::nodes::read;
 use super::primary;
 use super::step::Pool;
 use crate::domain::id::{Epoch, LogId, NodeId, Position};
@@ -38,7 +39,7 @@ pub(super) async fn poll(db: &Pool, node: NodeId, from: Position, limit: u32) ->
     Ok(Polled {
         log: LogId::from_uuid(head.log_id),
         head: Position::from_i64(head.position),
-        lease: lease(&head)?,
+        lease: read_lease(&head)?,
         everyone_epoch: Epoch::from_i64(head.everyone_epoch),
         node: node.map(read).transpose()?.map(|node| node.state),
         is_primary: primary::is_primary(first)?,

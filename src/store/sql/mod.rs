@@ -17,6 +17,7 @@ mod filling;
 mod follow;
 mod hints;
 mod in_order;
+mod lease;
 mod limits;
 mod log_upkeep;
 mod nodes;

@@ -3,16 +3,16 @@
 //! Moments are written by the database, by its own clock.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use sea_orm::{ColumnTrait as _, ConnectionTrait as _, DbBackend, EntityTrait as _, QueryFilter as _};
 use sea_orm::{Statement, Value};
 
 use super::change_log::placeholder;
 use super::database_time::now;
-use super::entity::{change_log, log_head, nodes};
+use super::entity::{change_log, nodes};
 use super::error::Failure;
 use super::facts::{self, NODE, column_list, head_list, headless, read_head, read_joined};
+use super::lease::read_lease;
 use super::step::{Pool, Transaction, Verdict};
 use crate::domain::id::{LogId, NodeId, Nonce, Position};
 use crate::domain::time::UnixMillis;
@@ -171,15 +171,9 @@ pub(super) async fn roster(db: &Pool) -> Result<Roster, Failure> {
     Ok(Roster {
         time: UnixMillis::from_millis(first.try_get("", "now")?),
         head: Position::from_i64(head.position),
-        lease: lease(&head)?,
+        lease: read_lease(&head)?,
         nodes,
     })
-}
-
-/// How long a lease is.
-pub(super) fn lease(head: &log_head::Model) -> Result<Duration, Failure> {
-    let millis = u64::try_from(head.lease_ms);
-    millis.map(Duration::from_millis).map_err(|_| Failure::Corrupt("table log_head: lease_ms".to_owned()))
 }
 
 fn read_nonce(bytes: Vec<u8>) -> Result<Nonce, ()> {

@@ -151,6 +151,7 @@ async fn an_operator_sees_the_fleet_and_begins_the_log_anew_by_saying_yes() {
     assert_eq!(status["nodes"].as_array().map(Vec::len), Some(1), "{status}");
     assert_eq!(status["nodes"][0]["node_id"], status["answering_node_id"]);
     assert_eq!(status["lease_ms"], 5_000);
+    assert_eq!(status["target_lease_ms"], 5_000);
     assert_eq!(place.run(&["fleet", "new-log"], "").code, Some(2));
     let begun = place.run(&["fleet", "new-log", "--yes"], "");
     assert!(begun.code == Some(0) && begun.stdout.contains("everyone's sessions ended"), "{begun:?}");
@@ -160,4 +161,21 @@ async fn an_operator_sees_the_fleet_and_begins_the_log_anew_by_saying_yes() {
     })
     .await;
     place.log_in("ada").await;
+}
+
+#[test]
+fn an_operator_changes_the_lease_and_sees_when_it_is_in_force() {
+    let place = Place::new();
+    assert_eq!(place.run(&["fleet", "set-lease", "4"], "").code, Some(2), "it has no unit");
+    let short = place.run(&["fleet", "set-lease", "1s"], "");
+    assert!(short.code == Some(1) && short.stderr.contains("1.5 to 60 seconds"), "{short:?}");
+    assert_eq!(place.json(&["fleet", "set-lease", "5s", "--json"], "")["lease_ms"], 5_000, "nothing to do");
+    let changed = place.run(&["fleet", "set-lease", "1500ms"], "");
+    assert!(changed.code == Some(0) && changed.stdout.contains("the lease is 1.5 s now"), "{changed:?}");
+    let status = place.json(&["fleet", "status", "--json"], "");
+    let [lease, longest, target] =
+        ["lease_ms", "longest_lease_ms", "target_lease_ms"].map(|key| &status[key]);
+    assert!(*lease == 1_500 && *longest == 1_500 && *target == 1_500, "{status}");
+    let shown = place.run(&["fleet", "status"], "");
+    assert!(shown.stdout.contains("lease 1.5 s, 1 node"), "{shown:?}");
 }

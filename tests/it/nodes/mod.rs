@@ -13,6 +13,8 @@ mod harness;
 mod head_lock;
 mod healthy;
 mod killed;
+mod lease_changes;
+mod lease_cost;
 mod load;
 mod log;
 mod membership;

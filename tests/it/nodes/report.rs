@@ -28,6 +28,11 @@ impl Fault {
         Self { name, slots: slots.to_vec(), began: at, ended: at, recovered: Vec::new() }
     }
 
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// When it began.
     pub fn began(&self) -> BootTime {
         self.began

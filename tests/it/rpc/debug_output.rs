@@ -47,6 +47,7 @@ fn printers() -> Vec<(&'static str, &'static str, Printer)> {
             ListUsersResponse, UpdateUserRequest, UpdateUserResponse, SetPasswordRequest, SetPasswordResponse,
             DeleteUserRequest, DeleteUserResponse, ImportUsersRequest, ImportUsersResponse, ImportUserResult,
             ImportRefused, ListNodesRequest, ListNodesResponse, Node, StartNewLogRequest, StartNewLogResponse,
+            SetLeaseRequest, SetLeaseResponse,
         },
     }
 }

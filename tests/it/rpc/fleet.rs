@@ -34,7 +34,8 @@ on_each_engine!(
     a_log_row_that_lacks_a_field_fails_closed
 );
 
-async fn nodes(server: &TestServer, request: admin::ListNodesRequest) -> admin::ListNodesResponse {
+/// The nodes as an operator sees them.
+pub async fn nodes(server: &TestServer, request: admin::ListNodesRequest) -> admin::ListNodesResponse {
     let mut client = FleetServiceClient::new(server.channel().await);
     client.list_nodes(request).await.expect("an answer").into_inner()
 }

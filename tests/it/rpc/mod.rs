@@ -28,6 +28,7 @@ mod health;
 mod import_users;
 mod keepalive;
 mod lean;
+mod lease;
 mod lifecycle;
 mod list_sessions;
 mod load_user;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use latchkey::domain::id::NodeId;
+use latchkey::domain::id::{NodeId, Nonce};
 use latchkey::domain::session::{Death, Session};
 use latchkey::domain::user::UserState;
 use latchkey::fleet::barrier::Barrier;
+use latchkey::fleet::lease_change;
 use latchkey::live::keeper::{EndKnown, Fill, Filled};
 use latchkey::store::{Change, Credentials};
 
@@ -41,6 +42,7 @@ pub enum Purpose {
     Revoke(Box<Call>),
     Committed(Box<Call>, Change),
     Look(Box<Call>),
+    SetLease(Duration),
 }
 
 /// A validation under way.
@@ -80,6 +82,10 @@ impl World {
     /// A client asks for something.
     pub fn client_asks(&mut self) {
         let node = self.dice.below(self.plan.nodes);
+        if !self.plan.leases.is_empty() && self.now.age() < self.plan.faulty && self.dice.below(600) == 0 {
+            let target = Duration::from_millis(self.dice.pick(self.plan.leases));
+            return self.question(node, Request::Nodes, Purpose::SetLease(target));
+        }
         match self.dice.below(100) {
             0..8 => self.sign_in(node),
             8..10 => self.revoke(node),
@@ -154,6 +160,12 @@ impl World {
                 self.processes[node].node.end_known(known(call.what));
             }
             (Purpose::Look(call), answer) => self.look(node, call, answer),
+            (Purpose::SetLease(target), Answer::Nodes(roster)) => {
+                let nonce = Nonce(self.ticket().to_le_bytes());
+                if let Some(begun) = lease_change::begin(roster.lease, target, nonce) {
+                    self.question(node, Request::ChangeLease(roster.lease, begun), Purpose::Nothing);
+                }
+            }
             (_, _) => {}
         }
     }
@@ -173,8 +185,8 @@ impl World {
                 let process = &mut self.processes[node];
                 let mut barrier =
                     process.node.committed(&change.rows, change.position, call.begun, call.acknowledged);
-                if let Some(lease) = process.lease {
-                    barrier.learn_lease(lease);
+                if let Some(known) = process.node.member.known_lease() {
+                    barrier.learn_known(known);
                 }
                 (call.barrier, call.wrote) = (Some(barrier), !change.rows.is_empty());
                 self.history.revoked[call.number].nonce = change.rows.last().map(|row| row.nonce);

@@ -15,7 +15,7 @@ use latchkey::domain::token::TokenDigest;
 use latchkey::domain::user::{User, UserState};
 use latchkey::live::keeper::{Fill, Filled};
 use latchkey::mutation::Mutation;
-use latchkey::store::coordination::{Joined, NodeRow, NodeState, Polled, Roster};
+use latchkey::store::coordination::{Joined, LeaseDuration, NodeRow, NodeState, Polled, Roster};
 use latchkey::store::{Change, Credentials};
 use uuid::Uuid;
 
@@ -75,7 +75,7 @@ impl DatabaseClock {
 struct State {
     log: LogId,
     head: Position,
-    lease: Duration,
+    lease: LeaseDuration,
     everyone: Epoch,
     // Shared with the states of before, as long as nothing in it changes.
     rows: Rc<BTreeMap<Position, LoggedChange>>,
@@ -92,7 +92,7 @@ impl Database {
         let state = State {
             log: LogId::from_uuid(Uuid::from_u128(1)),
             head: Position::ZERO,
-            lease,
+            lease: LeaseDuration::settled(lease),
             everyone: Epoch::FIRST,
             rows: Rc::default(),
             users: Rc::new(users),
@@ -225,6 +225,19 @@ impl Database {
         self.begin_commit();
         if self.state.nodes.get(&node).is_some_and(|row| row.state == NodeState::Evicting) {
             self.state.nodes.remove(&node);
+        }
+    }
+
+    /// How long leases are.
+    pub fn lease(&self) -> LeaseDuration {
+        self.state.lease
+    }
+
+    /// Writes how long leases are, if that still is `from`. Like the row of a node it is never lost.
+    pub fn change_lease(&mut self, from: LeaseDuration, to: LeaseDuration) {
+        if self.state.lease == from {
+            self.before.clear();
+            self.state.lease = to;
         }
     }
 

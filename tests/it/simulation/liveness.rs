@@ -77,6 +77,7 @@ fn plan(nodes: usize, fails_over: bool) -> Plan {
         fault_pace: Duration::from_millis(700),
         fails_over,
         pages: &[100],
+        leases: &[],
     }
 }
 

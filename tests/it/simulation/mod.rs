@@ -10,6 +10,7 @@ mod checks;
 mod clock;
 mod database;
 mod faults;
+mod lease_changes;
 mod liveness;
 mod lost_commits;
 mod model;

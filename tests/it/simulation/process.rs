@@ -6,6 +6,7 @@ use std::time::Duration;
 use latchkey::domain::id::{NodeId, Position};
 use latchkey::domain::time::BootTime;
 use latchkey::fleet::follower::Asked;
+use latchkey::fleet::lease_change::ChangeWatch;
 use latchkey::fleet::member::Next;
 use latchkey::fleet::membership::{Evictions, Measure};
 use latchkey::fleet::seen_changes::LostBatch;
@@ -41,9 +42,8 @@ pub struct Process {
     nudged: bool,
     /// Every row up to here is in memory, for those who ask.
     pub applied: Position,
-    /// How long a lease is, as far as it was heard.
-    pub lease: Option<Duration>,
     evictions: Evictions,
+    changes: ChangeWatch,
     /// What calls wait for, by the question.
     pub waiting: BTreeMap<u64, Purpose>,
     /// Who waits for a session to be read.
@@ -74,8 +74,8 @@ impl World {
             follows: None,
             nudged: false,
             applied: Position::ZERO,
-            lease: None,
             evictions: Evictions::default(),
+            changes: ChangeWatch::default(),
             waiting: BTreeMap::new(),
             fills: HashMap::new(),
         }
@@ -129,7 +129,6 @@ impl World {
                 self.ask(node);
             }
             (Work::Polling(asked), Answer::Polled(polled)) => {
-                process.lease = Some(polled.lease);
                 let heard = process.node.hear(asked, &polled, now);
                 process.applied = process.node.member.applied();
                 process.nudged |= process.applied < polled.head;
@@ -167,12 +166,17 @@ impl World {
         self.inside(node, look, Wake::LookAfterNodes);
     }
 
-    /// The list of nodes has come: silent ones are let go of.
+    /// The list of nodes has come: silent ones are let go of, and a change of the lease is ended.
     pub fn take_measures(&mut self, node: usize, answer: Answer) {
         let process = &mut self.processes[node];
         let (Answer::Nodes(roster), Some(me)) = (answer, process.node.member.node()) else { return };
         let now = process.node.boottime(self.now);
-        for measure in process.evictions.measures(me, &roster, now) {
+        let ended = process.changes.end(roster.lease, now);
+        let measures = process.evictions.measures(me, &roster, now);
+        if let Some(ended) = ended {
+            self.question(node, Request::ChangeLease(roster.lease, ended), Purpose::Nothing);
+        }
+        for measure in measures {
             let request = match measure {
                 Measure::Mark(node, heartbeat) => Request::Mark(node, heartbeat),
                 Measure::Remove(node) if Mutation::OnePhaseEviction.is_on() => Request::Leave(node),

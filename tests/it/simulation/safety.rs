@@ -10,7 +10,8 @@ use super::checks::Summary;
 use super::world::{Plan, World};
 use crate::support::dice;
 
-const USUAL: Plan = Plan {
+/// What worlds are like.
+pub const USUAL: Plan = Plan {
     nodes: 3,
     users: 12,
     faulty: Duration::from_secs(30),
@@ -19,6 +20,7 @@ const USUAL: Plan = Plan {
     fault_pace: Duration::from_millis(1_500),
     fails_over: false,
     pages: &[2, 5, 100],
+    leases: &[],
 };
 
 /// How many worlds: `few` in every run.

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use latchkey::domain::id::Nonce;
 use latchkey::fleet::barrier::Barrier;
 use latchkey::fleet::follower::{Asked, Refused};
+use latchkey::fleet::lease_change::{self, ChangeWatch};
 use latchkey::fleet::member::Next;
 use latchkey::fleet::membership::{Evictions, Measure};
 use latchkey::live::keeper::{Fill, MemoryLimits};
@@ -28,13 +30,14 @@ pub struct Stage {
     /// Rows that a poll reads at most.
     pub page: usize,
     joins: usize,
+    changes: u64,
 }
 
 impl Stage {
     /// So many nodes that have joined and hold a lease. There are three users, with the sessions of their number.
     pub fn new(nodes: usize) -> Self {
         let (db, now) = (Database::new(LEASE, 3, 100), Moment::default());
-        let mut stage = Self { db, nodes: Vec::new(), now, page: 100, joins: 0 };
+        let mut stage = Self { db, nodes: Vec::new(), now, page: 100, joins: 0, changes: 0 };
         for number in 0..3 {
             let credentials = stage.db.credentials(people::user_id(number));
             stage.db.create_session(people::digest(number), people::session(number, &credentials));
@@ -119,6 +122,22 @@ impl Stage {
         evictions.measures(me, &self.db.nodes(self.now), self.nodes[node].boottime(self.now))
     }
 
+    /// An operator asks for another lease.
+    pub fn set_lease(&mut self, target: Duration) {
+        self.changes += 1;
+        let (lease, nonce) = (self.db.lease(), Nonce(self.changes.to_le_bytes()));
+        let begun = lease_change::begin(lease, target, nonce).expect("another lease than before");
+        self.db.change_lease(lease, begun);
+    }
+
+    /// A node looks whether it is time to end a change of the lease, and does so.
+    pub fn look_after_lease(&mut self, node: usize, watch: &mut ChangeWatch) {
+        let lease = self.db.lease();
+        if let Some(ended) = watch.end(lease, self.nodes[node].boottime(self.now)) {
+            self.db.change_lease(lease, ended);
+        }
+    }
+
     /// The database reads a session for memory.
     pub fn read(&self, session: usize) -> Fill {
         self.db.read(&[people::digest(session)])
@@ -147,7 +166,11 @@ impl Stage {
     /// A node commits a revocation; it returns when the barrier stands.
     pub fn revoke(&mut self, node: usize, what: Revocation) -> Barrier {
         let change = self.db.revoke(what, self.now);
-        self.nodes[node].committed(&change.rows, change.position, self.now, self.now)
+        let mut barrier = self.nodes[node].committed(&change.rows, change.position, self.now, self.now);
+        if let Some(known) = self.nodes[node].member.known_lease() {
+            barrier.learn_known(known);
+        }
+        barrier
     }
 
     /// Whether the barrier stands.
@@ -165,6 +188,19 @@ impl Stage {
         while !self.stands(node, barrier) {
             self.pass(10);
             assert!(self.now - begun < 3 * LEASE, "a revocation returns in the end");
+        }
+        self.assert_nobody_accepts(session);
+    }
+
+    /// The same while the database does not answer the node, for 10 s at most.
+    #[track_caller]
+    pub fn returns_by_time_alone(&mut self, node: usize, barrier: &mut Barrier, session: usize) {
+        let begun = self.now;
+        while !barrier.is_waited_out(self.nodes[node].boottime(self.now)) {
+            self.pass(10);
+            if self.now - begun > Duration::from_secs(10) {
+                return;
+            }
         }
         self.assert_nobody_accepts(session);
     }

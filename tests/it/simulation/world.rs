@@ -10,7 +10,7 @@ use latchkey::domain::session::Session;
 use latchkey::domain::time::UnixMillis;
 use latchkey::domain::token::TokenDigest;
 use latchkey::live::keeper::Fill;
-use latchkey::store::coordination::{Joined, Polled, Roster};
+use latchkey::store::coordination::{Joined, LeaseDuration, Polled, Roster};
 use latchkey::store::{Change, Credentials};
 
 use super::calls::{Calls, Purpose};
@@ -45,6 +45,8 @@ pub struct Plan {
     pub fails_over: bool,
     /// How many rows of the log a poll reads at most: one of these.
     pub pages: &'static [usize],
+    /// To how many milliseconds operators change the lease, while anything goes wrong.
+    pub leases: &'static [u64],
 }
 
 /// What a node asks of the database.
@@ -59,6 +61,7 @@ pub enum Request {
     Nodes,
     Mark(NodeId, UnixMillis),
     Remove(NodeId),
+    ChangeLease(LeaseDuration, LeaseDuration),
     Read(Vec<TokenDigest>),
     Credentials(UserId),
     Create(TokenDigest, Box<Session>),
@@ -309,6 +312,10 @@ impl World {
             }
             Request::Remove(node) => {
                 db.remove_evicted(node);
+                Answer::Done
+            }
+            Request::ChangeLease(from, to) => {
+                db.change_lease(from, to);
                 Answer::Done
             }
             Request::Create(digest, session) => {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use latchkey::domain::id::{NodeId, Nonce, Position};
 use latchkey::domain::session::EndReason;
 use latchkey::domain::time::UnixMillis;
-use latchkey::store::coordination::{AckCommit, Coordination, NewNode, NodeRow, NodeState, Polled};
+use latchkey::store::coordination::{
+    AckCommit, Coordination, LeaseDuration, NewNode, NodeRow, NodeState, Polled,
+};
 use latchkey::store::sql::SqlStore;
 use latchkey::store::{EndTarget, LoggedChange, Store};
 
@@ -28,6 +30,8 @@ on_each_engine![
     who_was_heard_of_is_not_evicted,
     an_evicting_node_is_not_revived,
     who_leaves_is_gone,
+    a_lease_is_written_by_who_has_read_the_last_one,
+    a_lease_that_changes_is_read_with_its_bounds,
 ];
 
 const LIMIT: u32 = 500;
@@ -131,7 +135,11 @@ async fn a_poll_tells_what_a_lease_rests_on(db: &TestDatabase) {
     assert!((before..=after).contains(&polled.time), "{before:?} {:?} {after:?}", polled.time);
     assert!(polled.is_primary);
     assert_eq!((polled.log, polled.node), (joined.log, Some(NodeState::Live)));
-    assert_eq!(polled.lease, Duration::from_secs(5), "the lease is what the database says");
+    assert_eq!(
+        polled.lease,
+        LeaseDuration::settled(Duration::from_secs(5)),
+        "the lease is what the database says"
+    );
     assert_eq!(polled.everyone_epoch, credentials(&store, ada.id).await.everyone_epoch);
 }
 
@@ -182,7 +190,7 @@ async fn the_roster_is_in_the_order_of_ids(db: &TestDatabase) {
     nodes.sort_by_key(|node| node.id);
     let told: Vec<_> = roster.nodes.iter().map(|row| (row.id, row.name.clone())).collect();
     assert_eq!(told, nodes.map(|node| (node.id, node.name)));
-    assert_eq!((roster.head, roster.lease), (Position::from_i64(2), Duration::from_secs(5)));
+    assert_eq!((roster.head, roster.lease.current), (Position::from_i64(2), Duration::from_secs(5)));
     for row in roster.nodes {
         assert_eq!((row.state, row.evict_time), (NodeState::Live, None));
         assert_eq!(row.join_time, row.heard_time);
@@ -296,4 +304,63 @@ async fn who_leaves_is_gone(db: &TestDatabase) {
     // Joining anew is done under a new id; the old one is not taken again while its row is there.
     assert!(store.join(other.clone()).await.is_err());
     assert!(store.mark_evicting(other.id, at(0)).await.is_ok_and(|marked| !marked));
+}
+
+fn changing(current: u64, longest: u64, target: u64, change: u8) -> LeaseDuration {
+    LeaseDuration {
+        current: Duration::from_millis(current),
+        longest: Duration::from_millis(longest),
+        target: Duration::from_millis(target),
+        change: Some(Nonce([change; 8])),
+    }
+}
+
+async fn a_lease_is_written_by_who_has_read_the_last_one(db: &TestDatabase) {
+    let (store, node) = (db.open().await, new_node("a"));
+    join(&store, &node).await;
+    let first = store.nodes().await.expect("an answer").lease;
+    assert!(first.is_settled(), "{first:?}");
+    let other = LeaseDuration::settled(Duration::from_secs(9));
+    let (one, two) = (changing(2_000, 5_000, 2_000, 1), changing(2_000, 9_000, 9_000, 2));
+    for (from, to, is_done, lease) in [
+        (other, one, false, first),
+        (one, two, false, first),
+        (first, one, true, one),
+        (first, two, false, one),
+        (changing(2_000, 5_000, 2_000, 7), two, false, one),
+        (one, two, true, two),
+        (one, LeaseDuration::settled(Duration::from_secs(2)), false, two),
+        (two, other, true, other),
+        (two, other, false, other),
+    ] {
+        let written = store.change_lease(from, to).await.expect("an answer");
+        assert_eq!(written, is_done, "{from:?} to {to:?}");
+        let (polled, roster) = (poll(&store, &node, Position::ZERO).await, store.nodes().await);
+        assert_eq!((polled.lease, roster.expect("an answer").lease), (lease, lease));
+    }
+}
+
+/// An operator may have written the lease by hand, also while it changed.
+async fn a_lease_that_changes_is_read_with_its_bounds(db: &TestDatabase) {
+    let store = db.open().await;
+    let write = async |sql: &str| {
+        let raw = db.raw().await;
+        raw.run(&format!("UPDATE log_head SET {sql}")).await;
+        raw.close().await;
+    };
+    store.close().await;
+    drop(store);
+    for (sql, current, longest, target) in [
+        ("lease_ms = 3000", 3_000, 3_000, 3_000),
+        ("lease_longest_ms = 8000", 3_000, 8_000, 3_000),
+        ("lease_longest_ms = 1000", 3_000, 3_000, 3_000),
+        ("lease_longest_ms = 0, lease_target_ms = 7000", 3_000, 7_000, 7_000),
+    ] {
+        write(sql).await;
+        let store = db.open().await;
+        let lease = store.nodes().await.expect("an answer").lease;
+        let expected = LeaseDuration { change: None, ..changing(current, longest, target, 0) };
+        assert_eq!(lease, expected, "{sql}");
+        store.close().await;
+    }
 }

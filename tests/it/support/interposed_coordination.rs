@@ -7,7 +7,7 @@ use latchkey::domain::id::{LogId, NodeId, Nonce, Position};
 use latchkey::domain::time::UnixMillis;
 use latchkey::host::ManualClock;
 use latchkey::store::coordination::{
-    AckCommit, Coordination, Hint, Joined, NewNode, Polled, Roster, WrittenAgain,
+    AckCommit, Coordination, Hint, Joined, LeaseDuration, NewNode, Polled, Roster, WrittenAgain,
 };
 use latchkey::store::{Change, LoggedChange, Result, Stamp};
 
@@ -59,6 +59,7 @@ interposed! {
     write_again(lost: &[LoggedChange], stamp: Stamp) -> WrittenAgain;
     truncate_log(before: UnixMillis, limit: u32) -> u64;
     start_new_log(stamp: Stamp) -> (LogId, Change);
+    change_lease(from: LeaseDuration, to: LeaseDuration) -> bool;
     schema_flaws() -> Vec<String>;
 }
 

@@ -12,6 +12,9 @@ pub struct Model {
     pub lease_ms: i64,
     pub everyone_epoch: i64,
     pub everyone_time: i64,
+    pub lease_target_ms: i64,
+    pub lease_longest_ms: i64,
+    pub lease_change: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -19,6 +19,7 @@
 //! | [`grpc`] | the only code that knows tonic: services, wire and domain, statuses, the common front |
 //! | [`telemetry`] | log set-up, and every metric in one struct |
 //! | [`config`] | every setting in one struct, whose doc lines are the help, the template and the reference |
+//! | [`database_url`] | the URL of the database, parsed once; secret, and shown masked |
 //! | [`key_file`] | the token key ring on disk |
 //! | [`server`] | the only composition root, and the life of a node |
 //! | [`cli`] | one file a command; all but serve, demo, migrate, key and config talk gRPC |
@@ -37,6 +38,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod database_url;
 pub mod domain;
 pub mod fleet;
 pub mod grpc;

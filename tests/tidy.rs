@@ -19,7 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("fleet", &["fleet", "domain", "live", "store", "host", "mutation", "supervise"]),
     ("store", &["store", "domain"]),
     ("store/observed.rs", &["store", "domain", "telemetry", "host"]),
-    ("store/sql", &["store", "domain", "mutation"]),
+    ("store/sql", &["store", "domain", "mutation", "database_url"]),
     ("live", &["live", "domain", "mutation"]),
     ("mutation.rs", &[]),
     ("passwords", &["passwords", "domain", "host", "supervise"]),
@@ -29,7 +29,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("supervise.rs", &["host", "domain"]),
     ("telemetry.rs", &[]),
     ("telemetry", &[]),
-    ("config", &["config"]),
+    ("config", &["config", "database_url"]),
+    ("database_url", &["database_url"]),
 ];
 
 /// Libraries that have their home in some parts only, those parts, and what to do elsewhere.
@@ -50,6 +51,7 @@ const HOMES: &[(&[&str], &[&str], &str)] = &[
     (&["confique", "toml", "serde_ignored"], &["config"], "read settings in `config/`; hand over values"),
     (&["prometheus_client", "tracing_subscriber"], &["telemetry.rs"], "declare the metric in `telemetry.rs`"),
     (&["argon2", "password_hash", "governor"], &["passwords"], "hash and throttle in `passwords/`"),
+    (&["url", "percent_encoding"], &["database_url"], "hand on a `DatabaseUrl`"),
     (&["getrandom"], &["host.rs"], "draw from `host::Entropy`"),
     (
         &["tokio", "tokio_util", "tokio_stream", "futures_util", "tracing", "async_trait"],

@@ -44,7 +44,7 @@ impl Command {
 }
 
 async fn up(config: &Config) -> Outcome {
-    let done = migrate_up(config.database_url.expose(), limits(config));
+    let done = migrate_up(&config.database_url, limits(config));
     let what = "the database to be migrated: it may not answer, or another migration or a backup may lock it";
     let done = report_wait(what, done).await;
     let done = done.map_err(|error| not_opened(&error))?;
@@ -61,7 +61,7 @@ async fn up(config: &Config) -> Outcome {
 }
 
 async fn status(config: &Config) -> Outcome {
-    let status = schema_status(config.database_url.expose(), limits(config));
+    let status = schema_status(&config.database_url, limits(config));
     let status = report_wait("the database", status).await;
     let SchemaStatus { migrations, flaws } = status.map_err(|error| not_opened(&error))?;
     let row = |name: &str, applied: bool| [name.to_owned(), if applied { "yes" } else { "no" }.to_owned()];

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::failure::{Exit, Failure};
 use super::key::signing_key;
 use super::token_keys;
-use crate::config::{Config, DatabaseUrl};
+use crate::config::Config;
+use crate::database_url::DatabaseUrl;
 use crate::domain::time::BootTime;
 use crate::host::{Clock, SystemClock, SystemEntropy};
 use crate::server::{self, Drained, HotPath, Parts, Server, StartError};
@@ -114,7 +115,7 @@ async fn open(
         let left = give_up.since(clock.boottime()).clamp(RETRY_AFTER, CONNECT_TIMEOUT_MAX);
         let limits = SqlLimits { connect_timeout: left, ..limits(config) };
         let opened = tokio::select! {
-            opened = report_wait("the database", SqlStore::open(config.database_url.expose(), limits)) => opened,
+            opened = report_wait("the database", SqlStore::open(&config.database_url, limits)) => opened,
             () = stop.cancelled() => return Ok(None),
         };
         match opened {

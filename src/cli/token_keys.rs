@@ -59,7 +59,8 @@ fn bad(message: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, DatabaseUrl, Sources, load};
+    use crate::config::{Config, Sources, load};
+    use crate::database_url::DatabaseUrl;
     use crate::host::SeededEntropy;
 
     fn found(config: &Config) -> Result<TokenKeys, String> {

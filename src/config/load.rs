@@ -295,6 +295,10 @@ mod tests {
                 "LATCHKEY_LISTN: there is no such setting; did you mean LATCHKEY_LISTEN?",
             ),
             (
+                Case::new().env("LATCHKEY_DATABASE_URL", "postgres://ada:mar/ker@db/l"),
+                "LATCHKEY_DATABASE_URL: must have the form postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+            ),
+            (
                 Case::new().env("LATCHKEY_PORT", "50052"),
                 "LATCHKEY_PORT: there is no such setting; did you mean LATCHKEY_LOG_FORMAT?",
             ),
@@ -359,7 +363,7 @@ mod tests {
                 .env("LATCHKEY_TOKEN_KEY_FILE", &padded("/run/token.key"));
             let config = case.load().config;
             assert_eq!(config.listen, "127.0.0.1:1".parse().expect("an address"));
-            assert_eq!(config.database_url.expose(), "sqlite://l.db?mode=rwc");
+            assert_eq!(config.database_url.masked(), "sqlite://l.db?mode=rwc");
             assert!(config.insecure);
             assert_eq!(
                 (config.session.lifetime_s, config.session.binding),
@@ -385,7 +389,6 @@ mod tests {
             .env("LATCHKEY_TOKEN_KEYS", "1:marker")
             .env("LATCHKEY_DATABASE_URL", "postgres://ada:marker@db/latchkey");
         let loaded = case.load();
-        assert_eq!(loaded.config.database_url.expose(), "postgres://ada:marker@db/latchkey");
         assert!(!format!("{loaded:?}").contains("marker"));
         let printed = super::super::print(&loaded.settings);
         assert!(!printed.contains("marker") && printed.contains("postgres://ada:***@db/latchkey"));

@@ -21,12 +21,14 @@ use std::path::PathBuf;
 
 use confique::Config as _;
 
+use crate::database_url::DatabaseUrl;
+
 pub use self::error::{ConfigErrors, Origin, Problem};
 pub use self::field::{Field, Kind, fields};
 pub use self::limits::contradictions;
 pub use self::load::{Loaded, Setting, Sources, load};
 pub use self::print::{print, template};
-pub use self::value::{ApiKeyDigest, Binding, Caller, DatabaseUrl, HttpListen, LogFormat, Secret};
+pub use self::value::{ApiKeyDigest, Binding, Caller, HttpListen, LogFormat, Secret};
 
 /// The settings of a Latchkey node.
 #[derive(Clone, Debug, confique::Config)]
@@ -41,8 +43,9 @@ pub struct Config {
     /// the clear unless something else protects it.
     #[config(default = false)]
     pub insecure: bool,
-    /// Where users and sessions are kept: a `sqlite:`, `postgres:` or `mysql:` URL. Give one with a password through the
-    /// environment, since arguments can be seen by other users of the machine.
+    /// Where users and sessions are kept: a `sqlite:`, `postgres:` or `mysql:` URL, with commas between several hosts, of
+    /// which the one that takes writes is used. Percent-encode what is not a letter or digit in user, password and database.
+    /// Give a URL with a password through the environment, since arguments can be seen by other users of the machine.
     #[config(default = "sqlite://latchkey.db?mode=rwc")]
     pub database_url: DatabaseUrl,
     /// File with the keys that sign session tokens; readable by root, the node's user and its groups only. A SQLite node

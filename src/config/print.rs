@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::field::{Field, Kind, fields};
 use super::load::Setting;
-use super::value::mask;
+use crate::database_url::DatabaseUrl;
 
 /// What stands in the place of a secret.
 const MASKED: &str = "***";
@@ -72,7 +72,9 @@ fn print_callers(text: &mut String, callers: &toml::Table, origin: &str) {
 
 fn masked(field: &Field, value: &toml::Value) -> toml::Value {
     match (field.key.as_str(), value) {
-        ("database_url", toml::Value::String(url)) => toml::Value::String(mask(url)),
+        ("database_url", toml::Value::String(url)) => toml::Value::String(
+            DatabaseUrl::parse(url).map_or_else(|_| MASKED.to_owned(), |url| url.masked()),
+        ),
         _ if !field.in_file() => toml::Value::String(MASKED.to_owned()),
         _ => value.clone(),
     }

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::Error as _;
@@ -58,97 +57,6 @@ pub enum LogFormat {
     Text,
     /// For machines.
     Json,
-}
-
-/// The address of the database, which may hold a password: `Debug` and [`DatabaseUrl::masked`] leave it out.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(Zeroizing<String>);
-
-impl DatabaseUrl {
-    /// The whole URL, for the driver and nobody else.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// The URL of a SQLite file, which is made if it is missing.
-    pub fn of_sqlite_file(file: &Path) -> Self {
-        Self(Zeroizing::new(format!("sqlite://{}?mode=rwc", file.display())))
-    }
-
-    /// Whether many nodes can share it, and so must be given the same keys.
-    pub fn is_shared(&self) -> bool {
-        !self.0.starts_with("sqlite:")
-    }
-
-    /// Whether it is on MariaDB.
-    pub fn is_mariadb(&self) -> bool {
-        self.0.starts_with("mysql:") || self.0.starts_with("mariadb:")
-    }
-
-    /// The SQLite file; none for a database in memory, and for one that is shared.
-    pub fn sqlite_file(&self) -> Option<PathBuf> {
-        let rest = self.0.strip_prefix("sqlite:")?;
-        let file = rest.strip_prefix("//").unwrap_or(rest);
-        let (file, query) = file.split_once('?').unwrap_or((file, ""));
-        let in_memory = file == ":memory:" || query.contains("mode=memory");
-        (!in_memory).then(|| PathBuf::from(file))
-    }
-
-    /// The URL with `***` in the place of every password.
-    pub fn masked(&self) -> String {
-        mask(&self.0)
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DatabaseUrl({})", self.masked())
-    }
-}
-
-impl<'de> Deserialize<'de> for DatabaseUrl {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        const SCHEMES: [&str; 5] = ["sqlite:", "postgres:", "postgresql:", "mysql:", "mariadb:"];
-        let text = Zeroizing::new(String::deserialize(from)?);
-        if !SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
-            return Err(D::Error::custom("must begin with sqlite:, postgres: or mysql:"));
-        }
-        Ok(Self(text))
-    }
-}
-
-/// Replaces the password of a URL, in its authority or its query. What cannot be told apart is left out whole.
-pub(super) fn mask(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return hide_without_authority(url) };
-    let (address, query) =
-        rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
-    // The last @ ends the credentials, since a password that was not percent-encoded may hold one itself.
-    let address = match address.rsplit_once('@') {
-        Some((credentials, host)) => match credentials.split_once(':') {
-            Some((user, _)) => format!("{user}:***@{host}"),
-            None => address.to_owned(),
-        },
-        None => address.to_owned(),
-    };
-    let hide = |pair: &str| match pair.split_once('=') {
-        Some((name, _)) if name.to_ascii_lowercase().contains("pass") => format!("{name}=***"),
-        _ => pair.to_owned(),
-    };
-    let query = query.map(|query| query.split('&').map(hide).collect::<Vec<_>>().join("&"));
-    // A question mark inside a password splits it in two, and the @ is then behind it.
-    match query {
-        Some(query) if query.contains('@') => format!("{scheme}://***"),
-        Some(query) => format!("{scheme}://{address}?{query}"),
-        None => format!("{scheme}://{address}"),
-    }
-}
-
-fn hide_without_authority(url: &str) -> String {
-    match url.split_once(':') {
-        Some(("sqlite", file)) => format!("sqlite:{file}"),
-        Some((scheme, _)) => format!("{scheme}:***"),
-        None => "***".to_owned(),
-    }
 }
 
 /// A text that nothing prints.
@@ -220,37 +128,6 @@ fn hex_digest(text: &str) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_spelling_of_a_url_shows_its_password() {
-        for (url, shown) in [
-            ("postgres://ada:marker@db/latchkey", "postgres://ada:***@db/latchkey"),
-            ("postgres://ada:mar@ker@db/latchkey", "postgres://ada:***@db/latchkey"),
-            ("postgres://ada:mar/ker@db/latchkey", "postgres://ada:***@db/latchkey"),
-            ("postgres://ada:mar?ker@db/latchkey", "postgres://***"),
-            ("postgres://db/l?user=a&Password=marker", "postgres://db/l?user=a&Password=***"),
-            ("mysql://ada@db/latchkey?ssl-mode=required", "mysql://ada@db/latchkey?ssl-mode=required"),
-            ("postgres:marker", "postgres:***"),
-            ("marker", "***"),
-            ("sqlite::memory:", "sqlite::memory:"),
-            ("sqlite://latchkey.db?mode=rwc", "sqlite://latchkey.db?mode=rwc"),
-        ] {
-            assert_eq!(mask(url), shown);
-        }
-    }
-
-    #[test]
-    fn a_sqlite_url_names_its_file() {
-        let file = |url: &str| DatabaseUrl(Zeroizing::new(url.to_owned())).sqlite_file();
-        assert_eq!(file("sqlite://latchkey.db?mode=rwc"), Some("latchkey.db".into()));
-        assert_eq!(file("sqlite:///var/lib/latchkey.db"), Some("/var/lib/latchkey.db".into()));
-        assert_eq!(file("sqlite:latchkey.db"), Some("latchkey.db".into()));
-        for other in ["sqlite::memory:", "sqlite://x?mode=memory", "postgres://db/latchkey"] {
-            assert_eq!(file(other), None, "{other}");
-        }
-        let url = DatabaseUrl::of_sqlite_file(Path::new("/tmp/a.db"));
-        assert_eq!((url.sqlite_file(), url.is_shared()), (Some("/tmp/a.db".into()), false));
-    }
 
     #[test]
     fn a_digest_is_64_hexadecimal_digits() {

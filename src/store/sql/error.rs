@@ -16,7 +16,7 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The URL does not name a database.
-    #[error("the database URL cannot be used: {0}")]
+    #[error("database_url cannot be used: {0}")]
     BadUrl(String),
     /// Nobody answers, or the server refuses.
     #[error(
@@ -57,7 +57,7 @@ pub enum OpenError {
     #[error("another process uses {}: stop it, or use PostgreSQL or MariaDB to run several nodes", .0.display())]
     Taken(PathBuf),
     /// The database is on another machine, and the connection to it would not be verified.
-    #[error("the connection to {host} would not be protected: write `{setting}` into the database URL")]
+    #[error("the connection to {host} would not be protected: write `{setting}` into database_url")]
     InsecureTransport {
         /// The host of the URL.
         host: String,

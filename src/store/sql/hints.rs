@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use sea_orm::sqlx;
 use sea_orm::sqlx::pool::PoolOptions;
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgListener};
-use sea_orm::{ConnectionTrait as _, SqlxError};
+use sea_orm::sqlx::postgres::PgListener;
+use sea_orm::sqlx::{self, AssertSqlSafe};
+use sea_orm::{ConnectionTrait as _, DbBackend, SqlxError};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Failure;
-use super::pool;
+use super::primary;
 use super::step::Pool;
 use super::target::Target;
 use crate::store::coordination::Hint;
@@ -60,7 +60,7 @@ struct Listener {
 /// Listens for hints, once somebody waits for one.
 pub(super) struct Hints {
     /// None where the engine has no hints.
-    options: Option<PgConnectOptions>,
+    target: Option<Target>,
     listening: Mutex<Option<Listening>>,
     closed: CancellationToken,
 }
@@ -68,26 +68,26 @@ pub(super) struct Hints {
 impl Hints {
     /// Does not connect yet.
     pub(super) fn new(target: &Target) -> Self {
-        let options = match target {
-            Target::Postgres(options) => Some(pool::named(options)),
+        let target = match target {
+            Target::Postgres(_) => Some(target.clone()),
             Target::Sqlite(..) | Target::MariaDb(_) => None,
         };
-        Self { options, listening: Mutex::new(None), closed: CancellationToken::new() }
+        Self { target, listening: Mutex::new(None), closed: CancellationToken::new() }
     }
 
     /// Whether the engine has any.
     pub(super) fn exist(&self) -> bool {
-        self.options.is_some()
+        self.target.is_some()
     }
 
     /// Waits for a hint, or for a new connection to listen; for ever where there are none. The connection outlives a wait
     /// that is given up, and hears meanwhile. One that breaks or falls silent is an error, and the next wait makes another.
     pub(super) async fn next(&self) -> Result<Hint> {
-        let Some(options) = &self.options else { return std::future::pending().await };
+        let Some(target) = &self.target else { return std::future::pending().await };
         tokio::select! {
             biased;
             () = self.closed.cancelled() => Err(StoreError::Unavailable("the store is closed".to_owned())),
-            heard = self.hear(options) => heard,
+            heard = self.hear(target) => heard,
         }
     }
 
@@ -100,9 +100,9 @@ impl Hints {
         }
     }
 
-    async fn hear(&self, options: &PgConnectOptions) -> Result<Hint> {
+    async fn hear(&self, target: &Target) -> Result<Hint> {
         let mut listening = self.listening.lock().await;
-        let begin = || Listening::Proving(connect(options.clone()).boxed());
+        let begin = || Listening::Proving(connect(target.clone()).boxed());
         let heard = listening.get_or_insert_with(begin).hear().await;
         if heard.is_err() {
             listening.take();
@@ -158,10 +158,15 @@ impl Listener {
         }
     }
 
-    /// Notifies itself, and waits until it hears that.
+    /// Notifies itself, and waits until it hears that. A primary that was replaced, and takes no writes any more, would still
+    /// deliver that notification, and no other.
     async fn prove(mut self) -> Result<Self> {
-        let notify = sqlx::query("SELECT pg_notify($1, '')").bind(self.proof_channel.clone());
-        notify.execute(&mut self.inner).await.map_err(|error| unavailable(&error.to_string()))?;
+        let notify = format!("SELECT {} FROM pg_notify($1, '')", primary::expression(DbBackend::Postgres));
+        let notify = sqlx::query_scalar::<_, i64>(AssertSqlSafe(notify)).bind(self.proof_channel.clone());
+        let notified = notify.fetch_one(&mut self.inner).await;
+        if notified.map_err(|error| unavailable(&error.to_string()))? != 1 {
+            return Err(unavailable("the server takes no writes: it is not the primary"));
+        }
         while !self.notified().await? {}
         Ok(self)
     }
@@ -177,10 +182,11 @@ impl Drop for Hints {
 }
 
 /// A listener of its own, with nobody to wait for: the pool holds one connection and goes away with it.
-async fn connect(options: PgConnectOptions) -> Result<Listener> {
+async fn connect(target: Target) -> Result<Listener> {
     let pool = PoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+    let Target::Postgres(hosts) = &target else { return Err(unavailable("the database has no hints")) };
     let connecting = async {
-        let mut inner = PgListener::connect_with(&pool.connect_lazy_with(options)).await?;
+        let mut inner = PgListener::connect_with(&pool.connect_lazy_with(hosts.current().clone())).await?;
         inner.ignore_pool_close_event(true);
         inner.eager_reconnect(false);
         // No other connection of the server has this number at the same time.
@@ -190,6 +196,7 @@ async fn connect(options: PgConnectOptions) -> Result<Listener> {
         Ok::<_, SqlxError>(Listener { inner, proof_channel, is_new: true, hinted: false })
     };
     let proven = async {
+        target.find_host(TIMEOUT).await.map_err(|why| unavailable(&why))?;
         let listener = connecting.await.map_err(|error| unavailable(&error.to_string()))?;
         listener.prove().await
     };

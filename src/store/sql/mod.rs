@@ -2,7 +2,7 @@
 //!
 //! One file an aggregate: `users`, `passwords`, `sessions`, `ending`, `filling`, `upkeep`, `token_keys`, `change_log`,
 //! `nodes`. A step there is a function on a connection; here, and in `coordination`, it is given one. `step` says how it
-//! runs, `pool`, `places` and `target` how the database is reached, `schema` whether it fits. SeaORM is known nowhere else.
+//! runs, `pool`, `places`, `hosts` and `target` how the database is reached, `schema` whether it fits. SeaORM is known nowhere else.
 
 mod change_log;
 mod coordination;
@@ -16,6 +16,7 @@ mod file_lock;
 mod filling;
 mod follow;
 mod hints;
+mod hosts;
 mod in_order;
 mod lease;
 mod limits;
@@ -64,6 +65,7 @@ use super::{
     PasswordChange, Result, SessionKey, SessionRecord, Stamp, Store, StoreError, UpdateUser, UserChange,
     UserKey,
 };
+use crate::database_url::DatabaseUrl;
 use crate::domain::id::{Position, SessionId, UserId};
 use crate::domain::password::PasswordHash;
 use crate::domain::session::{EndReason, Session};
@@ -95,8 +97,8 @@ pub struct SqlStore {
 impl SqlStore {
     /// Opens the database that `url` names. A SQLite file is taken for this process and migrated; a server must have been
     /// migrated by `migrate_up`, and is only looked at.
-    pub async fn open(url: &str, limits: SqlLimits) -> std::result::Result<Self, OpenError> {
-        let target = Target::parse(url)?;
+    pub async fn open(url: &DatabaseUrl, limits: SqlLimits) -> std::result::Result<Self, OpenError> {
+        let target = Target::new(url)?;
         let file = match &target {
             Target::Sqlite(_, Some(file)) => Some(FileLock::take(file)?),
             _ => None,
@@ -110,6 +112,7 @@ impl SqlStore {
             kept_open = Some(Places::Common(pool::keep_open(&target, &limits).await?));
             files = Some(Arc::new(FileWatch::new(&file.path)));
         }
+        target.find_host_at_start(limits.connect_timeout).await?;
         let source = pool::source(&target, &limits);
         let first = source.current().0.any();
         if matches!(target, Target::Sqlite(_, None)) {
@@ -350,7 +353,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_is_made_migrated_taken_and_given_free() {
         let dir = tempfile::tempdir().expect("a directory");
-        let url = format!("sqlite://{}?mode=rwc", dir.path().join("a.db").display());
+        let url = DatabaseUrl::of_sqlite_file(&dir.path().join("a.db"));
         let limits = SqlLimits::default();
         assert!(
             schema_status(&url, limits).await.expect("no file yet").migrations.iter().all(|one| !one.applied)
@@ -373,12 +376,18 @@ mod tests {
     async fn what_cannot_be_opened_says_why() {
         let dir = tempfile::tempdir().expect("a directory");
         let limits = SqlLimits { connect_timeout: Duration::from_millis(200), ..SqlLimits::default() };
-        let missing = format!("sqlite://{}", dir.path().join("a.db").display());
+        let parsed = |url: &str| DatabaseUrl::parse(url).expect("a URL");
+        let missing = parsed(&format!("sqlite://{}", dir.path().join("a.db").display()));
         assert!(matches!(SqlStore::open(&missing, limits).await, Err(OpenError::Unreachable(_))));
         // Nobody listens on the discard port of this machine.
-        let error =
-            SqlStore::open("postgres://u:geheim@127.0.0.1:9/a", limits).await.err().expect("nobody there");
-        assert!(matches!(error, OpenError::Unreachable(_)), "{error}");
-        assert!(!error.to_string().contains("geheim"));
+        for nobody in [
+            "postgres://u:geheim@127.0.0.1:9/a",
+            "postgres://u:geheim@127.0.0.1:9,[::1]:9/a",
+            "mysql://u:geheim@127.0.0.1:9,127.0.0.2:9/a",
+        ] {
+            let error = SqlStore::open(&parsed(nobody), limits).await.err().expect("nobody there");
+            assert!(matches!(error, OpenError::Unreachable(_)), "{error}");
+            assert!(!error.to_string().contains("geheim"), "{error}");
+        }
     }
 }

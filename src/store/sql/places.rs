@@ -18,10 +18,11 @@ use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 use sea_orm::{
     ConnAcquireErr, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult,
-    Statement, StreamTrait as _,
+    RuntimeErr, Statement, StreamTrait as _,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::target::Target;
 use crate::mutation::Mutation;
 
 /// Where statements get their connections.
@@ -41,6 +42,8 @@ pub(super) struct Own {
     places: Mutex<Vec<Place>>,
     open: Box<dyn Fn() -> DatabaseConnection + Send + Sync>,
     acquire_timeout: Duration,
+    /// Where the database may be, if that is more than one host.
+    choice: Option<Target>,
 }
 
 struct Place {
@@ -83,11 +86,12 @@ enum Use {
 }
 
 impl Places {
-    /// `count` places, for each of which `open` makes a pool of one connection.
+    /// `count` places, for each of which `open` makes a pool of one connection; to one host of a `choice`.
     pub(super) fn own(
         engine: DbBackend,
         count: u32,
         acquire_timeout: Duration,
+        choice: Option<Target>,
         open: impl Fn() -> DatabaseConnection + Send + Sync + 'static,
     ) -> Self {
         let count = usize::try_from(count.max(1)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
@@ -98,6 +102,7 @@ impl Places {
             places: Mutex::new(places),
             open: Box::new(open),
             acquire_timeout,
+            choice,
         }))
     }
 
@@ -121,7 +126,17 @@ impl Places {
         let permit = permit.map_err(|_| DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))?;
         let closed = || DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed);
         let (number, pool) = own.take_best().ok_or_else(closed)?;
-        Ok(Held { pool, home: Some((Arc::clone(own), number, permit)), used: Use::Cut })
+        let mut held = Held { pool, home: Some((Arc::clone(own), number, permit)), used: Use::Cut };
+        if let Some(choice) = &own.choice
+            && whereabouts(own.engine, held.pool()) == Whereabouts::NotMadeYet
+        {
+            if let Err(why) = choice.find_host(own.acquire_timeout).await {
+                held.not_begun();
+                return Err(DbErr::Conn(RuntimeErr::Internal(why)));
+            }
+            choice.lead(held.pool());
+        }
+        Ok(held)
     }
 
     /// Gives the places to other connections whose own one was on its way back at two looks. Where somebody waits for it, or

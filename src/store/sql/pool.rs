@@ -5,19 +5,20 @@
 //! answer a ping in time; and it has neither a life time nor an idle time, whose closing waits in the same way. What is
 //! left is a death between that ping and the one that sqlx then sends itself: `places` gives its place to another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use futures_util::future::BoxFuture;
 use sea_orm::sqlx::pool::PoolOptions;
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sea_orm::sqlx::{self, Connection, Database};
+use sea_orm::sqlx::{self, Connection, Database, Pool};
 use sea_orm::{
     ConnectionTrait as _, DatabaseConnection, DbBackend, SqlxMySqlConnector, SqlxPostgresConnector,
     SqlxSqliteConnector,
 };
 
 use super::error::{OpenError, describe_at_start};
+use super::hosts::{Engine, Hosts};
 use super::limits::SqlLimits;
 use super::places::Places;
 use super::session::Settings;
@@ -56,7 +57,8 @@ fn places(target: &Target, limits: &SqlLimits) -> Places {
         Target::MariaDb(_) => (DbBackend::MySql, limits.connections_max),
     };
     let (target, each) = (target.clone(), SqlLimits { connections_max: 1, ..*limits });
-    Places::own(engine, count, limits.acquire_timeout, move || open(&target, &each))
+    let choice = target.has_choice().then(|| target.clone());
+    Places::own(engine, count, limits.acquire_timeout, choice, move || open(&target, &each))
 }
 
 /// The place of the one connection by which a node follows the log, and how long that may take. None for a database in
@@ -83,30 +85,54 @@ pub(super) fn open(target: &Target, limits: &SqlLimits) -> DatabaseConnection {
         Target::Sqlite(options, file) => {
             // A database in memory is the one connection that it lives in.
             let connections = if file.is_some() { SQLITE_CONNECTIONS_MAX } else { 1 };
-            let pool = pool_options(&SqlLimits {
-                connections_max: limits.connections_max.min(connections),
-                ..*limits
-            });
+            let connections_max = limits.connections_max.min(connections);
+            let pool = pool_options(&SqlLimits { connections_max, ..*limits }, None);
             let pool = pool.connect_lazy_with(sqlite(options, limits));
             SqlxSqliteConnector::from_sqlx_sqlite_pool(pool)
         }
-        Target::Postgres(options) => {
-            let settings = Settings::of_postgres(limits);
-            let pool = pool_options(limits).after_connect(move |connection: &mut PgConnection, _| {
-                let settings = settings.clone();
-                Box::pin(async move { settings.apply_to_postgres(connection).await })
-            });
-            SqlxPostgresConnector::from_sqlx_postgres_pool(pool.connect_lazy_with(named(options)))
-        }
-        Target::MariaDb(options) => {
-            let settings = Settings::of_mariadb(limits);
-            let pool = pool_options(limits).after_connect(move |connection: &mut MySqlConnection, _| {
-                let settings = settings.clone();
-                Box::pin(async move { settings.apply_to_mariadb(connection).await })
-            });
-            SqlxMySqlConnector::from_sqlx_mysql_pool(pool.connect_lazy_with(mariadb(options)))
+        Target::Postgres(hosts) => SqlxPostgresConnector::from_sqlx_postgres_pool(on_server(
+            hosts,
+            Settings::of_postgres(limits),
+            limits,
+        )),
+        Target::MariaDb(hosts) => {
+            SqlxMySqlConnector::from_sqlx_mysql_pool(on_server(hosts, Settings::of_mariadb(limits), limits))
         }
     }
+}
+
+fn on_server<D, O>(hosts: &Hosts<O>, settings: Settings, limits: &SqlLimits) -> Pool<D>
+where
+    D: Database,
+    D::Connection: Connection<Options = O>,
+    O: Engine<Connection = D::Connection> + Clone,
+{
+    let settings = Arc::new(settings);
+    let replacing = hosts.are_many().then(|| {
+        let (hosts, settings, limit) = (hosts.clone(), Arc::clone(&settings), limits.acquire_timeout);
+        let replace = move || -> BoxFuture<'static, _> {
+            let (hosts, settings) = (hosts.clone(), Arc::clone(&settings));
+            Box::pin(async move {
+                let mut connection = hosts.connect(limit).await.map_err(|refusals| no_host(&refusals))?;
+                O::set_up(&mut connection, &settings).await?;
+                Ok(connection)
+            })
+        };
+        Arc::new(replace) as Replacing<D::Connection>
+    });
+    pool_options::<D>(limits, replacing)
+        .after_connect(move |connection: &mut D::Connection, _| {
+            let settings = Arc::clone(&settings);
+            Box::pin(async move { O::set_up(connection, &settings).await })
+        })
+        .connect_lazy_with(hosts.current().clone())
+}
+
+/// Makes a connection, set up, in the place of one that turned out to be dead.
+type Replacing<C> = Arc<dyn Fn() -> BoxFuture<'static, Result<C, sqlx::Error>> + Send + Sync>;
+
+fn no_host(refusals: &[String]) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other(refusals.join("; ")))
 }
 
 /// A connection to a file that does nothing but stay open, so that the files beside it stay the same ones.
@@ -125,17 +151,27 @@ pub(super) async fn close(places: &Places) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, places.close()).await;
 }
 
-fn pool_options<D: Database>(limits: &SqlLimits) -> PoolOptions<D> {
+/// Where there are several hosts, a connection that died while it was idle may have been to one that is gone: the pool would
+/// try that one until the time is up, so `replacing` puts one to the right host in its place.
+fn pool_options<D: Database>(
+    limits: &SqlLimits,
+    replacing: Option<Replacing<D::Connection>>,
+) -> PoolOptions<D> {
     PoolOptions::new()
         .max_connections(limits.connections_max.max(1))
         .acquire_timeout(limits.acquire_timeout)
         .max_lifetime(None)
         .idle_timeout(None)
         .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
+        .before_acquire(move |connection, meta| {
+            let replacing = replacing.clone();
             Box::pin(async move {
                 if meta.idle_for >= PING_AFTER_IDLE {
-                    ping(connection).await?;
+                    match (ping(connection).await, replacing) {
+                        (Ok(()), _) => {}
+                        (Err(_), Some(replace)) => *connection = replace().await?,
+                        (Err(error), None) => return Err(error),
+                    }
                 }
                 Ok(true)
             })
@@ -161,13 +197,4 @@ fn sqlite(options: &SqliteConnectOptions, limits: &SqlLimits) -> SqliteConnectOp
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(limits.lock_timeout)
-}
-
-/// As the server's list of connections shows it.
-pub(super) fn named(options: &PgConnectOptions) -> PgConnectOptions {
-    options.clone().application_name("latchkey")
-}
-
-fn mariadb(options: &MySqlConnectOptions) -> MySqlConnectOptions {
-    options.clone().charset("utf8mb4").timezone(Some("+00:00".to_owned()))
 }

@@ -20,6 +20,7 @@ use super::pool;
 use super::server::{self, Concern};
 use super::step::{Transaction, Verdict};
 use super::target::Target;
+use crate::database_url::DatabaseUrl;
 
 /// How long a migration may take as a whole, the wait for another node's included.
 const MIGRATE_TIMEOUT: Duration = Duration::from_mins(15);
@@ -54,8 +55,8 @@ pub struct SchemaStatus {
 }
 
 /// Brings the schema up to date, and puts back what was lost of it. Only one at a time does so; others wait for it.
-pub async fn migrate_up(url: &str, limits: SqlLimits) -> Result<Migrated, OpenError> {
-    let target = Target::parse(url)?;
+pub async fn migrate_up(url: &DatabaseUrl, limits: SqlLimits) -> Result<Migrated, OpenError> {
+    let target = Target::new(url)?;
     let _held = match &target {
         Target::Sqlite(_, Some(file)) => Some(FileLock::take(file)?),
         _ => None,
@@ -64,15 +65,16 @@ pub async fn migrate_up(url: &str, limits: SqlLimits) -> Result<Migrated, OpenEr
 }
 
 /// How the schema stands. Changes nothing.
-pub async fn schema_status(url: &str, limits: SqlLimits) -> Result<SchemaStatus, OpenError> {
-    let target = match Target::parse(url)? {
+pub async fn schema_status(url: &DatabaseUrl, limits: SqlLimits) -> Result<SchemaStatus, OpenError> {
+    let target = match Target::new(url)? {
         // Asking about a file must not create it.
         Target::Sqlite(_, Some(file)) if !file.path.exists() => {
             return Ok(SchemaStatus { migrations: status(&[]), flaws: Vec::new() });
         }
-        Target::Sqlite(options, file) => Target::Sqlite(options.create_if_missing(false), file),
+        Target::Sqlite(options, file) => Target::Sqlite(Box::new(options.create_if_missing(false)), file),
         target => target,
     };
+    target.find_host_at_start(limits.connect_timeout).await?;
     let pool = pool::open(&target, &limits);
     let read = in_time(&target, limits, read_status(&target, &pool)).await;
     pool::close(&Places::Common(pool)).await;
@@ -145,6 +147,7 @@ pub(super) async fn migrate(target: &Target, limits: SqlLimits) -> Result<Migrat
         acquire_timeout: limits.connect_timeout,
         ..limits
     };
+    target.find_host_at_start(limits.connect_timeout).await?;
     let pool = pool::open(target, &patient);
     let applied = match tokio::time::timeout(MIGRATE_TIMEOUT, up(target, &pool)).await {
         Ok(applied) => applied,

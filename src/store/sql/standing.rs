@@ -54,6 +54,7 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
+    use crate::database_url::DatabaseUrl;
     use std::time::Duration;
 
     use crate::domain::client::Client;
@@ -111,7 +112,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_rule_in_sql_is_the_rule_of_the_domain() {
-        let store = SqlStore::open("sqlite::memory:", SqlLimits::default()).await.expect("a database");
+        let in_memory = DatabaseUrl::parse("sqlite::memory:").expect("a URL");
+        let store = SqlStore::open(&in_memory, SqlLimits::default()).await.expect("a database");
         let user = UserId::mint(NOW, [7; 10]);
         let new = NewUser {
             id: user,

@@ -1,4 +1,4 @@
-//! Which database a URL names, how it is shown to people, and whether the way to it is safe. Never shows a password.
+//! How the driver reaches the database of a URL, and whether the way there is safe. Never shows a password.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -9,45 +9,8 @@ use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 
 use super::error::OpenError;
-
-/// The parameters of each engine's URL. The library logs any other one with its value, which may be a password, or passes
-/// over it, and with it over a misspelt wish for protection.
-const SQLITE_PARAMETERS: [&str; 4] = ["mode", "cache", "immutable", "vfs"];
-const POSTGRES_PARAMETERS: [&str; 18] = [
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-];
-const MARIADB_PARAMETERS: [&str; 13] = [
-    "sslmode",
-    "ssl-mode",
-    "sslca",
-    "ssl-ca",
-    "charset",
-    "collation",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "socket",
-    "timezone",
-    "time-zone",
-];
+use super::hosts::Hosts;
+use crate::database_url::{DatabaseUrl, Host, ServerEngine, ServerUrl, SqliteUrl};
 
 /// A SQLite database on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,33 +25,27 @@ pub(super) struct SqliteFile {
 #[derive(Clone)]
 pub(super) enum Target {
     /// SQLite; none for a database in memory.
-    Sqlite(SqliteConnectOptions, Option<SqliteFile>),
+    Sqlite(Box<SqliteConnectOptions>, Option<SqliteFile>),
     /// PostgreSQL.
-    Postgres(PgConnectOptions),
+    Postgres(Hosts<PgConnectOptions>),
     /// MariaDB.
-    MariaDb(MySqlConnectOptions),
+    MariaDb(Hosts<MySqlConnectOptions>),
 }
 
 impl Target {
-    /// Reads a URL; refuses a way to another machine that is not verified.
-    pub(super) fn parse(url: &str) -> Result<Self, OpenError> {
-        let target = match url.split_once(':').map(|(scheme, _)| scheme) {
-            Some("sqlite") => sqlite(url)?,
-            Some("postgres" | "postgresql") => {
-                check_parameters(url, &POSTGRES_PARAMETERS)?;
-                Self::Postgres(PgConnectOptions::from_str(url).map_err(|_| malformed("PostgreSQL"))?)
-            }
-            Some("mysql" | "mariadb") => {
-                check_parameters(url, &MARIADB_PARAMETERS)?;
-                Self::MariaDb(MySqlConnectOptions::from_str(url).map_err(|_| malformed("MariaDB"))?)
-            }
-            _ => {
-                let schemes = "it must start with sqlite:, postgres: or mysql:";
-                return Err(OpenError::BadUrl(schemes.to_owned()));
-            }
-        };
-        target.check_transport()?;
-        Ok(target)
+    /// Refuses a way to another machine that is not verified.
+    pub(super) fn new(url: &DatabaseUrl) -> Result<Self, OpenError> {
+        match url {
+            DatabaseUrl::Sqlite(url) => sqlite(url),
+            DatabaseUrl::Server(url) => match url.engine() {
+                ServerEngine::Postgres => {
+                    Ok(Self::Postgres(Hosts::new(each_host(url, postgres)?, url.target())))
+                }
+                ServerEngine::MariaDb => {
+                    Ok(Self::MariaDb(Hosts::new(each_host(url, mariadb)?, url.target())))
+                }
+            },
+        }
     }
 
     /// What an operator reads in the log.
@@ -96,158 +53,143 @@ impl Target {
         match self {
             Self::Sqlite(_, Some(file)) => format!("SQLite {}", file.path.display()),
             Self::Sqlite(_, None) => "SQLite in memory".to_owned(),
-            Self::Postgres(options) => {
+            Self::Postgres(hosts) => {
+                let options = hosts.current();
                 let database = options.get_database().unwrap_or_else(|| options.get_username());
-                let socket = options.get_socket().map(PathBuf::as_path);
-                format!("PostgreSQL {}", place(options.get_host(), options.get_port(), socket, database))
+                format!("PostgreSQL {}/{database}", hosts.describe())
             }
-            Self::MariaDb(options) => {
-                let database = options.get_database().unwrap_or("");
-                let socket = options.get_socket().map(PathBuf::as_path);
-                format!("MariaDB {}", place(options.get_host(), options.get_port(), socket, database))
+            Self::MariaDb(hosts) => {
+                format!("MariaDB {}/{}", hosts.describe(), hosts.current().get_database().unwrap_or(""))
             }
         }
-    }
-
-    /// The libraries fall back to plain text without a word, so anything but a verified way is refused here.
-    fn check_transport(&self) -> Result<(), OpenError> {
-        let (host, local, verified, setting) = match self {
-            Self::Sqlite(..) => return Ok(()),
-            Self::Postgres(options) => (
-                options.get_host(),
-                options.get_socket().is_some(),
-                matches!(options.get_ssl_mode(), PgSslMode::VerifyFull),
-                "sslmode=verify-full",
-            ),
-            Self::MariaDb(options) => (
-                options.get_host(),
-                options.get_socket().is_some(),
-                matches!(options.get_ssl_mode(), MySqlSslMode::VerifyIdentity),
-                "ssl-mode=VERIFY_IDENTITY",
-            ),
-        };
-        if local || verified || is_loopback(host) {
-            return Ok(());
-        }
-        Err(OpenError::InsecureTransport { host: host.to_owned(), setting })
     }
 }
 
-fn sqlite(url: &str) -> Result<Target, OpenError> {
-    check_parameters(url, &SQLITE_PARAMETERS)?;
-    let modes: Vec<_> = parameters(url).filter(|(key, _)| *key == "mode").map(|(_, mode)| mode).collect();
-    // Whatever is percent-encoded means the same to the library, but not here.
-    if modes.iter().any(|mode| !["ro", "rw", "rwc", "memory"].contains(mode)) {
-        return Err(OpenError::BadUrl("its mode must be ro, rw, rwc or memory".to_owned()));
-    }
+fn sqlite(url: &SqliteUrl) -> Result<Target, OpenError> {
     // A SQLite URL holds no password, so the words of the library may be shown.
     let options =
-        SqliteConnectOptions::from_str(url).map_err(|error| OpenError::BadUrl(error.to_string()))?;
-    let place = url.trim_start_matches("sqlite://").trim_start_matches("sqlite:");
-    let in_memory = place.split('?').next() == Some(":memory:") || modes.contains(&"memory");
-    let (path, create) = (options.get_filename().to_owned(), modes.contains(&"rwc"));
-    let file = (!in_memory).then_some(SqliteFile { path, create });
-    if file.as_ref().is_some_and(|file| file.path.as_os_str().is_empty()) {
-        return Err(OpenError::BadUrl("it names no file, as in sqlite://latchkey.db".to_owned()));
+        SqliteConnectOptions::from_str(url.text()).map_err(|error| OpenError::BadUrl(error.to_string()))?;
+    let file = url.file().map(|path| SqliteFile { path: path.to_owned(), create: url.creates_file() });
+    Ok(Target::Sqlite(Box::new(options), file))
+}
+
+/// How to connect to a host, and its name for people.
+type OneHost<O> = Result<(O, String), OpenError>;
+
+fn each_host<O>(
+    url: &ServerUrl,
+    options: fn(&str, &Host) -> OneHost<O>,
+) -> Result<Vec<(O, String)>, OpenError> {
+    url.hosts().iter().map(|host| options(&url.driver_url(host), host)).collect()
+}
+
+/// As the server's list of connections shows it.
+fn postgres(url: &str, host: &Host) -> OneHost<PgConnectOptions> {
+    let mut options = PgConnectOptions::from_str(url).map_err(|_| unusable("PostgreSQL"))?;
+    options = options.application_name("latchkey");
+    // The library keeps the brackets of an IPv6 address, and then looks for a host of that name.
+    if let Host::Tcp(name, _) = host {
+        options = options.host(name);
     }
-    Ok(Target::Sqlite(options, file))
+    let by_default = Path::new(options.get_host());
+    let socket =
+        options.get_socket().map(PathBuf::as_path).or(by_default.is_absolute().then_some(by_default));
+    let is_verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
+    if socket.is_none() && !is_verified {
+        check_local(options.get_host(), "sslmode=verify-full")?;
+    }
+    let place = place(options.get_host(), options.get_port(), socket);
+    Ok((options, place))
 }
 
-/// The parameters of a URL, as they are written.
-fn parameters(url: &str) -> impl Iterator<Item = (&str, &str)> {
-    let (_, query) = url.split_once('?').unwrap_or_default();
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+fn mariadb(url: &str, host: &Host) -> OneHost<MySqlConnectOptions> {
+    let mut options = MySqlConnectOptions::from_str(url).map_err(|_| unusable("MariaDB"))?;
+    options = options.charset("utf8mb4").timezone(Some("+00:00".to_owned()));
+    if let Host::Tcp(name, _) = host {
+        options = options.host(name);
+    }
+    let socket = options.get_socket().map(PathBuf::as_path);
+    let is_verified = matches!(options.get_ssl_mode(), MySqlSslMode::VerifyIdentity);
+    if socket.is_none() && !is_verified {
+        check_local(options.get_host(), "ssl-mode=VERIFY_IDENTITY")?;
+    }
+    let place = place(options.get_host(), options.get_port(), socket);
+    Ok((options, place))
 }
 
-/// Refuses a parameter that is not `known`. Its value is never repeated; nor its name, where that may be a part of a
-/// password that was not percent-encoded.
-fn check_parameters(url: &str, known: &[&str]) -> Result<(), OpenError> {
-    let Some((key, _)) = parameters(url).find(|(key, _)| !known.contains(key)) else { return Ok(()) };
-    let is_word = key.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-' || byte == b'_');
-    let may_be_secret =
-        url.split_once('?').is_some_and(|(_, query)| query.contains('@') || query.contains("password="));
-    let name = if is_word && !may_be_secret { format!(" {key}") } else { String::new() };
-    Err(OpenError::BadUrl(format!("it has an unknown parameter{name}; known are {}", known.join(", "))))
+/// The libraries fall back to plain text without a word, so anything but a verified way is refused.
+fn check_local(host: &str, setting: &'static str) -> Result<(), OpenError> {
+    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if is_loopback { Ok(()) } else { Err(OpenError::InsecureTransport { host: host.to_owned(), setting }) }
 }
 
-fn malformed(engine: &str) -> OpenError {
-    let form = "user:password@host:port/database, with what is not a letter or digit percent-encoded";
-    OpenError::BadUrl(format!("it is not a {engine} URL of the form {form}"))
+/// What a parsed URL can still hold that the driver refuses. Its own words may repeat a value.
+fn unusable(engine: &str) -> OpenError {
+    OpenError::BadUrl(format!("the driver for {engine} refuses a host or the value of a parameter"))
 }
 
-fn place(host: &str, port: u16, socket: Option<&Path>, database: &str) -> String {
+fn place(host: &str, port: u16, socket: Option<&Path>) -> String {
     match socket {
-        Some(socket) => format!("{}/{database}", socket.display()),
-        None => format!("{host}:{port}/{database}"),
+        Some(socket) => socket.display().to_string(),
+        None if host.contains(':') => format!("[{host}]:{port}"),
+        None => format!("{host}:{port}"),
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn described(url: &str) -> String {
-        Target::parse(url).map_or_else(|error| error.to_string(), |target| target.describe())
+    fn parsed(url: &str) -> Target {
+        Target::new(&DatabaseUrl::parse(url).expect("a URL")).unwrap_or_else(|error| panic!("{url}: {error}"))
     }
 
     #[test]
     fn a_database_is_described_without_its_password() {
-        assert_eq!(described("sqlite://latchkey.db?mode=rwc"), "SQLite latchkey.db");
-        assert_eq!(described("sqlite::memory:"), "SQLite in memory");
-        assert_eq!(described("postgres://u:geheim@localhost:5433/auth"), "PostgreSQL localhost:5433/auth");
-        assert_eq!(described("mysql://u:geheim@[::1]/auth"), "MariaDB [::1]:3306/auth");
-        for bad in ["postgres://u:geheim@host:port/db", "mysql://u:geheim@host:99999/db", "geheim"] {
-            assert!(matches!(Target::parse(bad), Err(OpenError::BadUrl(_))), "{bad}");
-            assert!(!described(bad).contains("geheim"), "{bad}");
-        }
-        assert!(matches!(Target::parse("sqlite://a.db?mode=nonsense"), Err(OpenError::BadUrl(_))));
-        assert!(matches!(Target::parse("sqlite://?mode=rwc"), Err(OpenError::BadUrl(_))));
-    }
-
-    #[test]
-    fn an_unknown_parameter_is_refused_without_its_value() {
-        for (url, told) in [
-            ("postgres://u@localhost/auth?pasword=geheim", "unknown parameter pasword;"),
-            ("postgres://u@localhost/auth?ssl_mode=geheim", "unknown parameter ssl_mode;"),
-            ("postgres://u@localhost/auth?password=x&geheim=1", "unknown parameter;"),
-            ("postgres://u:p?geheim=@localhost/auth", "unknown parameter;"),
-            ("postgres://u@localhost/auth?options[geheim]=1", "unknown parameter;"),
-            ("mysql://u@localhost/auth?password=geheim", "unknown parameter;"),
-            ("mysql://u@localhost/auth?sslrootcert=geheim", "unknown parameter sslrootcert;"),
-            ("mysql://u@localhost/auth?%73slmode=geheim", "unknown parameter;"),
-            ("sqlite://a.db?key=geheim", "unknown parameter key;"),
+        for (url, described) in [
+            ("sqlite://latchkey.db?mode=rwc", "SQLite latchkey.db"),
+            ("sqlite:a%20b.db", "SQLite a b.db"),
+            ("sqlite::memory:", "SQLite in memory"),
+            ("postgres://u:geheim@localhost:5433/auth", "PostgreSQL localhost:5433/auth"),
+            ("postgres://u:geheim@/auth?host=/run/pg", "PostgreSQL /run/pg/auth"),
+            ("postgres://u:geheim@127.0.0.1,[::1]:1/auth", "PostgreSQL 127.0.0.1:5432,[::1]:1/auth"),
+            ("mysql://u:geheim@[::1]/auth", "MariaDB [::1]:3306/auth"),
+            ("mysql://u:geheim@localhost/auth?socket=/run/m.sock", "MariaDB /run/m.sock/auth"),
         ] {
-            let error = Target::parse(url).err().expect("refused").to_string();
-            assert!(error.contains(told) && !error.contains("geheim"), "{url}: {error}");
-        }
-        for url in [
-            "postgres://localhost/auth?host=/run/postgresql&user=u&password=p&application_name=a",
-            "mysql://u:p@localhost/auth?ssl-mode=DISABLED&charset=utf8mb4&",
-            "sqlite://a.db?mode=rwc&cache=private",
-        ] {
-            assert!(Target::parse(url).is_ok(), "{url}");
+            assert_eq!(parsed(url).describe(), described);
         }
     }
 
     #[test]
     fn a_file_is_told_from_a_database_in_memory_as_the_library_does() {
-        let file = |url: &str| match Target::parse(url) {
-            Ok(Target::Sqlite(_, file)) => file.map(|file| (file.path, file.create)),
-            other => panic!("{url}: {:?}", other.err()),
-        };
-        assert_eq!(file("sqlite://a.db?mode=rwc"), Some(("a.db".into(), true)));
-        assert_eq!(file("sqlite:a%20b.db"), Some(("a b.db".into(), false)));
-        assert_eq!(file("sqlite://a:memory:b.db"), Some(("a:memory:b.db".into(), false)));
-        assert_eq!(file("sqlite://mode=memory.db"), Some(("mode=memory.db".into(), false)));
-        for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://a.db?cache=shared&mode=memory"] {
-            assert_eq!(file(url), None, "{url}");
+        for url in
+            ["sqlite://a.db?mode=rwc", "sqlite:a%20b%3f.db", "sqlite://a:memory:b.db", "sqlite:///a#b.db"]
+        {
+            let Target::Sqlite(options, Some(file)) = parsed(url) else { panic!("{url} is a file") };
+            assert_eq!(options.get_filename(), file.path, "{url}");
         }
-        assert!(matches!(Target::parse("sqlite://a.db?mode=%6demory"), Err(OpenError::BadUrl(_))));
+        for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://a.db?cache=shared&mode=%6demory"] {
+            assert!(matches!(parsed(url), Target::Sqlite(_, None)), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_driver_gets_what_the_url_says() {
+        let odd =
+            "postgres://%40da%20b:p%25%2F%40%3F%23%2B@[::1]:5433/d%20b?options=-c%20a%3D1+2&sslmode=disable";
+        let Target::Postgres(hosts) = parsed(odd) else { panic!("PostgreSQL") };
+        let options = hosts.current();
+        assert_eq!((options.get_host(), options.get_port()), ("::1", 5433));
+        assert_eq!((options.get_username(), options.get_database()), ("@da b", Some("d b")));
+        assert_eq!(options.get_options(), Some("-c a=1+2"));
+        assert!(matches!(options.get_ssl_mode(), PgSslMode::Disable));
+        let Target::MariaDb(hosts) = parsed("mariadb://%40da:x@%2Frun%2Fm.sock/d%2Db?ssl-mode=DISABLED")
+        else {
+            panic!("MariaDB")
+        };
+        let options = hosts.current();
+        assert_eq!(options.get_socket().map(PathBuf::as_path), Some(Path::new("/run/m.sock")));
+        assert_eq!((options.get_username(), options.get_database()), ("@da", Some("d-b")));
     }
 
     #[test]
@@ -256,19 +198,27 @@ mod tests {
             "postgres://u:p@db.example/auth",
             "postgres://u:p@db.example/auth?sslmode=require",
             "postgres://u:p@localhost/auth?host=db.example",
+            "postgres://u:p@localhost,db.example/auth",
+            "postgres://u:p@[2001:db8::1]/auth",
             "mysql://u:p@db.example/auth?ssl-mode=VERIFY_CA",
             "mysql://u:p@127.0.0.1.example/auth",
+            "mysql://u:p@localhost,db.example/auth",
         ] {
-            assert!(matches!(Target::parse(refused), Err(OpenError::InsecureTransport { .. })), "{refused}");
+            let refused = Target::new(&DatabaseUrl::parse(refused).expect("a URL")).err();
+            assert!(matches!(refused, Some(OpenError::InsecureTransport { .. })), "{refused:?}");
         }
         for taken in [
             "postgres://u:p@db.example/auth?sslmode=verify-full",
+            "postgres://u:p@a.example:1,b.example:2/auth?sslmode=verify-full",
             "postgres://u:p@127.0.0.1/auth",
+            "postgres://u:p@[::1]/auth",
             "postgres://u:p@localhost/auth?host=/run/postgresql",
+            "postgres:///auth?host=/run/postgresql",
             "mysql://u:p@db.example/auth?ssl-mode=VERIFY_IDENTITY",
-            "mysql://u:p@127.9.9.9/auth",
+            "mysql://u:p@127.9.9.9,[::1]/auth",
+            "mysql://u:p@localhost/auth?socket=/run/mysqld/mysqld.sock",
         ] {
-            assert!(Target::parse(taken).is_ok(), "{taken}");
+            parsed(taken);
         }
     }
 }

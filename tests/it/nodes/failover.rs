@@ -13,6 +13,7 @@ use crate::crash::own_turn;
 use crate::history::checker::Violation;
 use crate::support::databases::{TestDatabase, on_each_server};
 use crate::support::replicated_server::{ReplicatedServer, Replication};
+use crate::support::waiting::eventually;
 
 /// How long after the switch the nodes may take to answer and to end sessions.
 const BACK_MAX: Duration = Duration::from_secs(10);
@@ -24,6 +25,8 @@ on_each_server!(
     a_fail_over_to_a_synchronous_standby_undoes_nothing,
     what_a_standby_lost_is_written_again,
     what_no_node_remembers_is_lost,
+    nodes_that_know_both_hosts_go_to_the_promoted_one_by_themselves,
+    nodes_that_know_both_hosts_leave_the_old_primary_that_still_answers,
 );
 
 async fn a_fail_over_to_a_synchronous_standby_undoes_nothing(db: &TestDatabase) {
@@ -81,6 +84,41 @@ async fn what_no_node_remembers_is_lost(db: &TestDatabase) {
         db.engine()
     );
     assert!(found > 0, "the checker finds what is really lost: {violations:?}");
+}
+
+async fn nodes_that_know_both_hosts_go_to_the_promoted_one_by_themselves(db: &TestDatabase) {
+    let _turn = own_turn().await;
+    let mut pair = ReplicatedServer::start(db.engine(), Replication::Synchronous).await;
+    let own = pair.database().await;
+    let url = pair.both_hosts(&own);
+    let mut fleet = Fleet::start_at(&own, NODES.len(), USUAL_LEASE, Some(&url)).await;
+    fleet.load().await;
+    let mut fault = Fault::begin("fail-over, both hosts in the URL", &NODES);
+    pair.primary.stop().await;
+    pair.promote_standby().await;
+    is_back(&fleet, &mut fault).await;
+    let report = fleet.end_looking_back("fail-over, both hosts in the URL", ALL).await;
+    report.tell(&[fault]);
+}
+
+/// A switch-over: the old primary is there, and takes no writes any more.
+async fn nodes_that_know_both_hosts_leave_the_old_primary_that_still_answers(db: &TestDatabase) {
+    let _turn = own_turn().await;
+    let pair = ReplicatedServer::start(db.engine(), Replication::Synchronous).await;
+    let own = pair.database().await;
+    let url = pair.both_hosts(&own);
+    let mut fleet = Fleet::start_at(&own, NODES.len(), USUAL_LEASE, Some(&url)).await;
+    fleet.load().await;
+    // The control of what is waited for below.
+    assert!(pair.connections_to_old_primary().await > 0, "the nodes use the primary");
+    let mut fault = Fault::begin("switch-over, both hosts in the URL", &NODES);
+    pair.primary_takes_no_writes().await;
+    pair.standby_catches_up().await;
+    pair.promote_standby().await;
+    is_back(&fleet, &mut fault).await;
+    eventually("no node uses the old primary", async || pair.connections_to_old_primary().await == 0).await;
+    let report = fleet.end_looking_back("switch-over, both hosts in the URL", ALL).await;
+    report.tell(&[fault]);
 }
 
 /// Lets the standby fall behind, and the nodes end sessions that it does not know of; returns since when.

@@ -79,6 +79,11 @@ pub struct Door {
 impl Fleet {
     /// Starts `count` nodes, and adds users.
     pub async fn start(db: &TestDatabase, count: usize, lease: Duration) -> Self {
+        Self::start_at(db, count, lease, None).await
+    }
+
+    /// The same with the nodes given a URL of the test's own, past the proxies.
+    pub async fn start_at(db: &TestDatabase, count: usize, lease: Duration, url: Option<&str>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         prepare(folder.path(), db);
         if lease != USUAL_LEASE {
@@ -86,7 +91,7 @@ impl Fleet {
             raw.run(&format!("UPDATE log_head SET lease_ms = {}", lease.as_millis())).await;
             raw.close().await;
         }
-        let slots = join_all((0..count).map(|number| Slot::new(number, db, folder.path()))).await;
+        let slots = join_all((0..count).map(|number| Slot::new(number, db, url, folder.path()))).await;
         let slots: Vec<_> = slots.into_iter().map(Arc::new).collect();
         join_all(slots.iter().map(Slot::start)).await;
         let mut client = slots[0].door().client;
@@ -186,11 +191,11 @@ impl Fleet {
 }
 
 impl Slot {
-    async fn new(number: usize, db: &TestDatabase, folder: &std::path::Path) -> Self {
+    async fn new(number: usize, db: &TestDatabase, url: Option<&str>, folder: &std::path::Path) -> Self {
         let (before, rest) = db.url().split_once('@').expect("an account");
         let (server, name) = rest.split_once('/').expect("a database");
         let proxy = TcpProxy::start(server.to_owned()).await;
-        let url = format!("{before}@{}/{name}", proxy.address);
+        let url = url.map_or_else(|| format!("{before}@{}/{name}", proxy.address), str::to_owned);
         let (process, door) = (Mutex::new(None), Mutex::new(None));
         Self { number, proxy, url, folder: folder.to_owned(), process, door }
     }

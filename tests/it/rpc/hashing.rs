@@ -5,7 +5,7 @@ use std::sync::Arc;
 use latchkey::grpc::proto::v1;
 use latchkey::store::sql::{SqlLimits, SqlStore};
 
-use crate::support::databases::{TestDatabase, on_each_engine};
+use crate::support::databases::{TestDatabase, on_each_engine, url_of};
 use crate::support::raw_call::metric;
 use crate::support::server::{
     OTHER_PASSWORD, PASSWORD, TestServer, config, key_ring, log_in_request, new_user,
@@ -20,7 +20,7 @@ async fn a_sign_in_that_hashes_holds_no_connection(database: &TestDatabase) {
     let mut config = config();
     config.password.hash_threads = 1;
     let limits = SqlLimits { connections_max: 1, ..SqlLimits::default() };
-    let store = SqlStore::open(database.url(), limits).await.expect("the store opens");
+    let store = SqlStore::open(&url_of(database.url()), limits).await.expect("the store opens");
     let server = TestServer::try_start_on(store, &config, Arc::default(), key_ring(), |store| store).await;
     let server = server.unwrap_or_else(|why| panic!("{why}"));
     let ada = server.add_user("ada").await;

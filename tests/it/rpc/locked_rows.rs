@@ -11,7 +11,7 @@ use latchkey::host::ManualClock;
 use latchkey::store::sql::{SqlLimits, SqlStore};
 use tonic::Code;
 
-use crate::support::databases::{Raw, TestDatabase, on_each_server};
+use crate::support::databases::{Raw, TestDatabase, on_each_server, url_of};
 use crate::support::refusals::assert_refused;
 use crate::support::server::{TestServer, config, key_ring};
 use crate::support::waiting::in_time;
@@ -73,7 +73,7 @@ async fn a_locked_user_delays_nobody_elses_log_out(db: &TestDatabase) {
 
 async fn a_locked_user_fails_alone_when_the_lock_stays(db: &TestDatabase) {
     let limits = SqlLimits { lock_timeout: Duration::from_secs(1), ..SqlLimits::default() };
-    let store = SqlStore::open(db.url(), limits).await.expect("the store opens");
+    let store = SqlStore::open(&url_of(db.url()), limits).await.expect("the store opens");
     let clock = Arc::new(ManualClock::default());
     let server = TestServer::try_start_on(store, &config(), clock, key_ring(), |store| store).await;
     let server = server.expect("the server starts");

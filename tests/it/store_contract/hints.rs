@@ -8,7 +8,7 @@ use latchkey::store::coordination::{Coordination as _, Hint};
 use latchkey::store::sql::{SqlLimits, SqlStore};
 use tokio::task::JoinSet;
 
-use crate::support::databases::{Engine, TestDatabase, on_each_engine, on_each_server};
+use crate::support::databases::{Engine, TestDatabase, on_each_engine, on_each_server, url_of};
 use crate::support::tcp_proxy::TcpProxy;
 use crate::support::waiting::{eventually, in_time};
 
@@ -157,7 +157,7 @@ async fn a_connection_that_falls_silent_is_noticed_and_replaced(db: &TestDatabas
     let (server, name) = rest.split_once('/').expect("a database");
     let proxy = TcpProxy::start(server.to_owned()).await;
     let url = format!("{before}@{}/{name}", proxy.address);
-    let listens = SqlStore::open(&url, SqlLimits::default()).await.expect("a database");
+    let listens = SqlStore::open(&url_of(&url), SqlLimits::default()).await.expect("a database");
     let writes = db.open().await;
     if !has_hints(db, &listens).await {
         return;

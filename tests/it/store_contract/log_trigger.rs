@@ -8,7 +8,7 @@ use latchkey::store::{EndTarget, Store as _, StoreError};
 
 use super::samples::{NOW, add_user, sign_in, stamp, verdict};
 use super::schema::Damage;
-use crate::support::databases::{Engine, Raw, TestDatabase, run_on};
+use crate::support::databases::{Engine, Raw, TestDatabase, run_on, url_of};
 
 const DROP_TRIGGER: &str = "DROP TRIGGER change_log_number";
 const MISSING_TRIGGER: &str = "trigger change_log_number on change_log is missing";
@@ -42,10 +42,10 @@ async fn an_account_that_may_not_see_the_trigger_tries_it() {
         raw.run(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.* TO {account}@'127.0.0.1'")).await;
         let url = db.url().replace("//latchkey@", &format!("//{account}@"));
         let before = head(&raw).await;
-        SqlStore::open(&url, SqlLimits::default()).await.expect("a whole schema").close().await;
+        SqlStore::open(&url_of(&url), SqlLimits::default()).await.expect("a whole schema").close().await;
         assert_eq!(head(&raw).await, before, "whatever was tried is undone");
         raw.run(DROP_TRIGGER).await;
-        let refused = SqlStore::open(&url, SqlLimits::default()).await.err();
+        let refused = SqlStore::open(&url_of(&url), SqlLimits::default()).await.err();
         assert!(
             matches!(&refused, Some(OpenError::SchemaDamaged { flaws }) if flaws == &[MISSING_TRIGGER]),
             "{refused:?}"
@@ -85,7 +85,7 @@ async fn nothing_is_acknowledged_once_the_trigger_is_gone() {
         assert_eq!(verdict(&store, session.id, NOW).await, Ok(()), "the session stands");
         // Numbers that look right, and a head that does not move, or moves elsewhere. A connection that wrote before has
         // what the whole trigger has shown it.
-        migrate_up(db.url(), SqlLimits::default()).await.expect("put back");
+        migrate_up(&url_of(db.url()), SqlLimits::default()).await.expect("put back");
         let before = sign_in(&store, &ada, NOW).await;
         assert_eq!(ending(EndTarget::Session(before.id)).await.expect("an answer").position.as_i64(), 1);
         raw.run("DELETE FROM change_log").await;
@@ -107,7 +107,7 @@ async fn nothing_is_acknowledged_once_the_trigger_is_gone() {
             assert_eq!(verdict(&store, session.id, NOW).await, Ok(()), "the session stands");
         }
         // The control: the same calls, with the trigger.
-        migrate_up(db.url(), SqlLimits::default()).await.expect("put back");
+        migrate_up(&url_of(db.url()), SqlLimits::default()).await.expect("put back");
         let ended = ending(EndTarget::Session(session.id)).await.expect("an answer");
         assert_eq!(ended.position.as_i64(), 2);
         assert!(verdict(&store, session.id, NOW).await.is_err(), "it ended");

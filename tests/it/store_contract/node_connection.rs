@@ -11,7 +11,7 @@ use latchkey::store::sql::{SqlLimits, SqlStore};
 use latchkey::store::{Store as _, UserKey};
 
 use super::samples::{add_user, new_node, write_rows};
-use crate::support::databases::{Engine, TestDatabase, on_each_engine, on_each_server};
+use crate::support::databases::{Engine, TestDatabase, on_each_engine, on_each_server, url_of};
 use crate::support::waiting::{eventually, in_time};
 
 on_each_engine![
@@ -61,7 +61,7 @@ async fn a_database_in_memory_does_it_all_on_its_one_connection(db: &TestDatabas
     if db.engine() != Engine::Sqlite {
         return;
     }
-    let store = SqlStore::open("sqlite::memory:", SqlLimits::default()).await.expect("a database");
+    let store = SqlStore::open(&url_of("sqlite::memory:"), SqlLimits::default()).await.expect("a database");
     let node = new_node("a");
     store.join(node.clone()).await.expect("joined");
     let ada = add_user(&store, "ada").await;
@@ -84,7 +84,7 @@ async fn who_was_closed_is_refused(db: &TestDatabase) {
 
 async fn a_crowd_of_callers_keeps_nobody_from_polling(db: &TestDatabase) {
     let few = SqlLimits { connections_max: 2, ..SqlLimits::default() };
-    let store = SqlStore::open(db.url(), few).await.expect("the store opens");
+    let store = SqlStore::open(&url_of(db.url()), few).await.expect("the store opens");
     let (ada, node) = (add_user(&store, "ada").await, new_node("a"));
     store.join(node.clone()).await.expect("joined");
     let raw = db.raw().await;

@@ -7,7 +7,7 @@ use latchkey::store::sql::{OpenError, SqlLimits, SqlStore, migrate_up, schema_st
 use migrations::Unseen;
 use migrations::description::{Column, Kind, TABLES, Table};
 
-use crate::support::databases::{Engine, TestDatabase, on_each_engine};
+use crate::support::databases::{Engine, TestDatabase, on_each_engine, url_of};
 
 on_each_engine![
     a_fresh_database_is_as_described,
@@ -19,7 +19,7 @@ on_each_engine![
 ];
 
 async fn flaws(db: &TestDatabase) -> Vec<String> {
-    schema_status(db.url(), SqlLimits::default()).await.expect("a status").flaws
+    schema_status(&url_of(db.url()), SqlLimits::default()).await.expect("a status").flaws
 }
 
 async fn a_fresh_database_is_as_described(db: &TestDatabase) {
@@ -76,12 +76,12 @@ impl Damage {
         let names_all = |flaws: &[String]| complaints.iter().all(|complaint| flaws.contains(complaint));
         assert!(names_all(&told), "{change:?}: not all of {complaints:?} are among {told:?}");
         if db.engine() != Engine::Sqlite {
-            match SqlStore::open(db.url(), SqlLimits::default()).await.err() {
+            match SqlStore::open(&url_of(db.url()), SqlLimits::default()).await.err() {
                 Some(OpenError::SchemaDamaged { flaws }) => assert!(names_all(&flaws), "{flaws:?}"),
                 other => panic!("{change:?}: opening says {other:?}"),
             }
         }
-        let done = migrate_up(db.url(), SqlLimits::default()).await;
+        let done = migrate_up(&url_of(db.url()), SqlLimits::default()).await;
         match undo {
             Undo::MigrateUp => {
                 let done = done.unwrap_or_else(|error| panic!("{change:?}: {error}"));
@@ -93,7 +93,7 @@ impl Damage {
                 assert_eq!(flaws(db).await, told, "{change:?}: nothing is changed");
                 if db.engine() == Engine::Sqlite {
                     // A SQLite file is migrated when it is opened.
-                    let refused = SqlStore::open(db.url(), SqlLimits::default()).await.err();
+                    let refused = SqlStore::open(&url_of(db.url()), SqlLimits::default()).await.err();
                     assert!(matches!(refused, Some(OpenError::SchemaLost { .. })), "{refused:?}");
                 }
                 run(db, &undo).await;
@@ -324,7 +324,7 @@ async fn lost_rows_and_tables_are_named(db: &TestDatabase) {
 /// acknowledged, until it is removed.
 async fn revocations_wait_for_nodes_whose_rows_were_lost(db: &TestDatabase) {
     run(db, &["DROP TABLE nodes".to_owned()]).await;
-    migrate_up(db.url(), SqlLimits::default()).await.expect("put back");
+    migrate_up(&url_of(db.url()), SqlLimits::default()).await.expect("put back");
     let store = db.open().await;
     let nodes = store.nodes().await.expect("a list").nodes;
     let states: Vec<_> = nodes.iter().map(|node| (node.state, node.applied)).collect();

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::samples::{add_user, raw_login};
-use crate::support::databases::{Engine, TestDatabase, on_each_server};
+use crate::support::databases::{Engine, TestDatabase, on_each_server, url_of};
 use crate::support::waiting::eventually;
 
 on_each_server![
@@ -165,7 +165,9 @@ async fn lose_all_connections(db: &TestDatabase, limits: SqlLimits) {
     let (server, name) = rest.split_once('/').expect("a database");
     let wire = Wire::to(server.to_owned(), db.engine()).await;
     let limits = SqlLimits { connections_max: 4, ..limits };
-    let store = SqlStore::open(&format!("{before}@{}/{name}", wire.address), limits).await.expect("it opens");
+    let store = SqlStore::open(&url_of(&format!("{before}@{}/{name}", wire.address)), limits)
+        .await
+        .expect("it opens");
     add_user(&store, "ada").await;
     let usable_before = connections_usable(&wire, &store).await;
     assert_eq!(usable_before, CONNECTIONS);

@@ -8,7 +8,7 @@ use latchkey::store::sql::{SqlLimits, SqlStore};
 use latchkey::store::{EndTarget, Store as _, StoreError, UpdateUser, UserChange};
 
 use super::samples::{add_user, at, hash, raw_login, stamp};
-use crate::support::databases::{Engine, Raw, TestDatabase, on_each_server};
+use crate::support::databases::{Engine, Raw, TestDatabase, on_each_server, url_of};
 use crate::support::tcp_proxy::{Network, TcpProxy};
 use crate::support::waiting::eventually;
 
@@ -40,7 +40,7 @@ impl Scene {
             ..SqlLimits::default()
         };
         let url = format!("{before}@{}/{name}", proxy.address);
-        let store = SqlStore::open(&url, limits).await.expect("it opens");
+        let store = SqlStore::open(&url_of(&url), limits).await.expect("it opens");
         let ada = add_user(&store, "ada").await;
         let (raw, engine) = (db.raw().await, db.engine());
         let mut scene = Self { proxy, store, raw, engine, ada, first: Vec::new() };

@@ -13,7 +13,7 @@ use latchkey::store::{LogEntry, LoggedChange, NewSession, Stamp, Store as _};
 use tokio::task::JoinSet;
 
 use super::samples::{NO_CAP, add_user, at, head, log_after, new_session, new_user, stamp, user};
-use crate::support::databases::{Engine, TestDatabase, on_each_server};
+use crate::support::databases::{Engine, TestDatabase, on_each_server, url_of};
 use crate::support::tcp_proxy::{Network, TcpProxy};
 use crate::support::waiting::eventually;
 
@@ -29,7 +29,7 @@ async fn far(db: &TestDatabase) -> (SqlStore, TcpProxy) {
     let (server, name) = rest.split_once('/').expect("a database");
     let proxy = TcpProxy::start(server.to_owned()).await;
     let url = format!("{account}@{}/{name}", proxy.address);
-    (SqlStore::open(&url, SqlLimits::default()).await.expect("the store opens"), proxy)
+    (SqlStore::open(&url_of(&url), SqlLimits::default()).await.expect("the store opens"), proxy)
 }
 
 fn row(entry: LogEntry) -> LoggedChange {

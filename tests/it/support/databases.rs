@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use latchkey::database_url::DatabaseUrl;
 use latchkey::store::sql::{SqlLimits, SqlStore, migrate_up};
 use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, QueryResult, Statement};
 use tempfile::TempDir;
@@ -161,7 +162,9 @@ impl TestDatabase {
     /// Makes one. Panics where the engine has no server.
     pub async fn create(engine: Engine) -> Self {
         let empty = Self::create_empty(engine).await;
-        migrate_up(&empty.url, SqlLimits::default()).await.expect("a fresh database takes the schema");
+        migrate_up(&url_of(&empty.url), SqlLimits::default())
+            .await
+            .expect("a fresh database takes the schema");
         empty
     }
 
@@ -205,7 +208,7 @@ impl TestDatabase {
             lock_timeout: Duration::from_secs(20),
             ..SqlLimits::default()
         };
-        SqlStore::open(&self.url, patient).await.expect("the store opens")
+        SqlStore::open(&url_of(&self.url), patient).await.expect("the store opens")
     }
 
     /// A connection past the store. SQLite belongs to one process at a time: there the store must be closed first.
@@ -230,6 +233,11 @@ impl TestDatabase {
             raw.close().await;
         }
     }
+}
+
+/// The address of a database, as the program takes it.
+pub fn url_of(url: &str) -> DatabaseUrl {
+    DatabaseUrl::parse(url).expect("an address of a database")
 }
 
 /// One plain connection to a database.

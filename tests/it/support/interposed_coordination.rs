@@ -71,12 +71,14 @@ mod tests {
     use latchkey::store::StoreError;
     use latchkey::store::sql::{SqlLimits, SqlStore};
 
+    use super::super::databases::url_of;
     use super::super::interposed_store::{Fault, START, time_of};
     use super::*;
 
     #[tokio::test]
     async fn the_time_is_the_manual_clocks_and_a_step_fails_as_it_is_told() {
-        let store = SqlStore::open("sqlite::memory:", SqlLimits::default()).await.expect("a database");
+        let store =
+            SqlStore::open(&url_of("sqlite::memory:"), SqlLimits::default()).await.expect("a database");
         let between = InterposedCoordination {
             inner: Arc::new(store),
             clock: Arc::new(ManualClock::default()),

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, getuid, kill_process};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::databases::{Engine, Raw, TestDatabase};
+use super::databases::{Engine, Raw, TestDatabase, url_of};
 use super::waiting::eventually;
 
 /// The account of the nodes may write to no server that is `read_only`; the other one is the administrator's. A standby
@@ -98,8 +98,13 @@ impl OwnServer {
     }
 
     /// The port where it listens.
-    pub(super) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its socket, as a URL names it: PostgreSQL's directory, or MariaDB's file.
+    pub fn socket(&self) -> PathBuf {
+        if self.engine == Engine::Postgres { self.inner() } else { self.inner().join("socket") }
     }
 
     /// Connects with the rights of its administrator, as soon as it takes connections.
@@ -122,7 +127,9 @@ impl OwnServer {
         let scheme = if self.engine == Engine::Postgres { "postgres" } else { "mysql" };
         let url = format!("{scheme}://latchkey@127.0.0.1:{}/{scheme}", self.port);
         let empty = TestDatabase::create_empty_on(self.engine, url.replace("/mysql", "/")).await;
-        migrate_up(empty.url(), SqlLimits::default()).await.expect("a fresh database takes the schema");
+        migrate_up(&url_of(empty.url()), SqlLimits::default())
+            .await
+            .expect("a fresh database takes the schema");
         empty
     }
 

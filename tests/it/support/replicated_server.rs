@@ -83,6 +83,37 @@ impl ReplicatedServer {
         database
     }
 
+    /// The URL of a database that names both hosts, the standby first.
+    pub fn both_hosts(&self, database: &TestDatabase) -> String {
+        let (primary, standby) = (self.primary.address(), self.standby.address());
+        database.url().replace(&primary, &format!("{standby},{primary}"))
+    }
+
+    /// Makes the primary take no writes, as before a switch-over, without ending it.
+    pub async fn primary_takes_no_writes(&self) {
+        let primary = self.primary.operator().await;
+        if self.engine == Engine::Postgres {
+            primary.run("ALTER SYSTEM SET default_transaction_read_only = on").await;
+            primary.run("SELECT pg_reload_conf()").await;
+        } else {
+            primary.run("SET GLOBAL read_only = 1").await;
+        }
+        primary.close().await;
+    }
+
+    /// How many connections of nodes the old primary has.
+    pub async fn connections_to_old_primary(&self) -> i64 {
+        let primary = self.primary.operator().await;
+        let connections = if self.engine == Engine::Postgres {
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = 'latchkey'"
+        } else {
+            "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'latchkey'"
+        };
+        let count = primary.number(connections).await;
+        primary.close().await;
+        count
+    }
+
     /// Waits until the standby has everything that is on the primary now.
     pub async fn standby_catches_up(&self) {
         let (primary, standby) = (self.primary.operator().await, self.standby.operator().await);

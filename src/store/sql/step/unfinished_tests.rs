@@ -10,6 +10,7 @@ use super::super::limits::SqlLimits;
 use super::super::pool;
 use super::super::target::Target;
 use super::{Pool, Steps, Transaction, Verdict};
+use crate::database_url::DatabaseUrl;
 use crate::store::StoreError;
 
 type Then = fn() -> Result<Verdict<()>, Failure>;
@@ -21,8 +22,7 @@ const LONG: &str = "INSERT INTO notes WITH RECURSIVE n (i) AS (SELECT 1 UNION AL
 
 /// Steps on a file, over one connection that is marked.
 async fn marked_steps(folder: &Path) -> Steps {
-    let target =
-        Target::parse(&format!("sqlite://{}?mode=rwc", folder.join("a.db").display())).expect("a URL");
+    let target = Target::new(&DatabaseUrl::of_sqlite_file(&folder.join("a.db"))).expect("a URL");
     let brief = Duration::from_millis(500);
     let limits = SqlLimits { connections_max: 1, statement_timeout: brief, ..SqlLimits::default() };
     let steps = Steps::new(pool::source(&target, &limits), limits, true);

@@ -43,6 +43,8 @@ pub enum Mutation {
     LeaseBeforeHead,
     /// A lease is renewed by polls alone.
     LeaseWithoutDurableAck,
+    /// A commit on one server renews a lease that was polled from another one.
+    AckOfAnotherServer,
     /// A node that is told to begin anew does not look first whether the log lost what it saw.
     RefusedBeforeCompared,
     /// An acknowledgement counts by its number, whatever row has that number now.
@@ -65,7 +67,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NumberFromASequence,
         Self::ExclusivePollWithoutNonce,
         Self::LeaseFromReply,
@@ -84,6 +86,7 @@ impl Mutation {
         Self::NoWait,
         Self::LeaseBeforeHead,
         Self::LeaseWithoutDurableAck,
+        Self::AckOfAnotherServer,
         Self::RefusedBeforeCompared,
         Self::AckWithoutNonce,
         Self::ReusesUnfinishedConnection,

@@ -17,7 +17,7 @@ use crate::domain::time::{BootTime, UnixMillis};
 use crate::live::keeper::{EndKnown, Fill, Holding, Keeper};
 use crate::live::lease::Lease;
 use crate::mutation::Mutation;
-use crate::store::coordination::{AckCommit, Joined, Polled};
+use crate::store::coordination::{AckCommit, Joined, Polled, ServerId};
 
 /// One node's part.
 #[derive(Debug)]
@@ -30,7 +30,9 @@ pub struct Member {
     /// The position that was acknowledged last.
     acknowledged: Option<Position>,
     /// When the last acknowledgement was sent that was committed durably; the row by which the node joined is the first.
-    durable_at: BootTime,
+    durable_at: Option<BootTime>,
+    /// The server that was polled last.
+    server: Option<ServerId>,
     /// When the next durable one is to be sent, and how long to wait after one that failed.
     heartbeat: Heartbeat,
     /// The lease that the last good poll gave.
@@ -71,7 +73,8 @@ impl Member {
             log: None,
             follower: None,
             acknowledged: None,
-            durable_at: BootTime::default(),
+            durable_at: None,
+            server: None,
             heartbeat: Heartbeat::default(),
             earned: None,
             seen: SeenChanges::default(),
@@ -96,7 +99,7 @@ impl Member {
         self.follower = Some(Follower::new(node, joined));
         // The row of the node says that it has applied the head.
         self.acknowledged = Some(joined.position);
-        (self.durable_at, self.earned) = (sent, None);
+        (self.durable_at, self.server, self.earned) = (Some(sent), None, None);
         self.heartbeat = Heartbeat::default();
         self.unapplied = None;
         self.lost = false;
@@ -125,6 +128,12 @@ impl Member {
     /// Takes in the answer to `asked`, which came at `now`.
     pub fn hear(&mut self, asked: Asked, polled: &Polled, now: BootTime) -> Result<Next, Refused> {
         let Some(follower) = &mut self.follower else { return Ok(Next::Join) };
+        let before = self.server.replace(polled.server);
+        if before.is_some_and(|before| before != polled.server) && !Mutation::AckOfAnotherServer.is_on() {
+            // What was committed on another server proves nothing about this one, and what was polled there nothing about
+            // commits on this one.
+            (self.durable_at, self.earned, self.heartbeat) = (None, None, Heartbeat::default());
+        }
         match follower.hear(asked, polled, now) {
             Heard::Follow(step) => {
                 self.known = Some(KnownLease { asked_at: asked.at, lease: polled.lease });
@@ -149,8 +158,10 @@ impl Member {
     /// The position was acknowledged at `now`, by what was sent at `sent`.
     pub fn acknowledged(&mut self, position: Position, commit: AckCommit, sent: BootTime, now: BootTime) {
         self.acknowledged = Some(position);
-        if commit == AckCommit::Durable {
-            self.durable_at = sent;
+        if let AckCommit::Durable(server) = commit
+            && (self.server == Some(server) || Mutation::AckOfAnotherServer.is_on())
+        {
+            self.durable_at = Some(sent);
             self.heartbeat = Heartbeat::default();
         }
         if let Some(step) = self.unapplied.take() {
@@ -161,7 +172,7 @@ impl Member {
 
     /// An acknowledgement that was sent at `sent` was not answered.
     pub fn not_acknowledged(&mut self, commit: AckCommit, sent: BootTime) {
-        if commit == AckCommit::Durable {
+        if matches!(commit, AckCommit::Durable(_)) {
             self.heartbeat.failed(sent, self.lease_span());
         }
     }
@@ -249,8 +260,9 @@ impl Member {
     fn follow(&mut self, step: Step, now: BootTime) -> Next {
         let (applied, again) = (step.applied, step.again);
         let is_news = self.acknowledged.is_none_or(|position| position < applied);
-        let due = if self.heartbeat.is_due(self.durable_at, now, self.lease_span()) {
-            Some(AckCommit::Durable)
+        let durable_at = self.durable_at.unwrap_or_default();
+        let due = if self.heartbeat.is_due(durable_at, now, self.lease_span()) {
+            self.server.map(AckCommit::Durable)
         } else {
             is_news.then_some(AckCommit::Quick)
         };
@@ -284,8 +296,12 @@ impl Member {
     /// replication it cannot commit any more, and whatever was committed elsewhere came after all that it did commit.
     fn publish_lease(&self) {
         let Some(Earned { begin: polled, span }) = self.earned else { return };
-        let begin =
-            if Mutation::LeaseWithoutDurableAck.is_on() { polled } else { polled.min(self.durable_at) };
+        let begin = if Mutation::LeaseWithoutDurableAck.is_on() {
+            polled
+        } else {
+            let Some(durable_at) = self.durable_at else { return };
+            polled.min(durable_at)
+        };
         let span = if Mutation::LeaseOfLaterPoll.is_on() { self.lease_span() } else { span };
         self.lease.publish(begin.plus(span));
     }
@@ -330,11 +346,35 @@ mod tests {
         assert_eq!(hear(&mut member, 900, &polled(4, [4])), Ok(Next::Idle));
         assert_eq!(
             hear(&mut member, 1_000, &polled(5, 4..=5)),
-            Ok(Next::Acknowledge(at(5), AckCommit::Durable))
+            Ok(Next::Acknowledge(at(5), AckCommit::Durable(SERVER)))
         );
-        member.acknowledged(at(5), AckCommit::Durable, millis(1_005), millis(1_005));
+        member.acknowledged(at(5), AckCommit::Durable(SERVER), millis(1_005), millis(1_005));
         assert_eq!(hear(&mut member, 1_100, &polled(5, [5])), Ok(Next::Idle));
         assert_eq!((lease.end(), member.nonce()), (Some(millis(5_005)), Some(nonce(5))));
+    }
+
+    /// An old primary was polled, and the connection then led to the new one: neither proves anything about the other.
+    #[test]
+    fn a_commit_on_another_server_renews_no_lease() {
+        let (mut member, lease) = member();
+        assert_eq!(hear(&mut member, 0, &polled(3, [3])), Ok(Next::Idle));
+        assert_eq!(
+            hear(&mut member, 3_000, &polled(3, [3])),
+            Ok(Next::Acknowledge(at(3), AckCommit::Durable(SERVER)))
+        );
+        let end = lease.end();
+        let other = ServerId(2);
+        member.acknowledged(at(3), AckCommit::Durable(other), millis(3_100), millis(3_100));
+        assert_eq!(lease.end(), end, "committed by another server than the polled one");
+        let elsewhere = Polled { server: other, ..polled(3, [3]) };
+        assert_eq!(
+            hear(&mut member, 3_200, &elsewhere),
+            Ok(Next::Acknowledge(at(3), AckCommit::Durable(other))),
+            "at once"
+        );
+        assert_eq!(lease.end(), end, "polled by another server than the committed one");
+        member.acknowledged(at(3), AckCommit::Durable(other), millis(3_300), millis(3_300));
+        assert!(lease.end() > end, "the control: both by the same server");
     }
 
     /// The lease counts from the older of the two: what was polled, and what was committed durably.
@@ -343,11 +383,11 @@ mod tests {
         let (mut member, lease) = member();
         for at in [0, 500, 1_500, 2_500, 3_900] {
             hear(&mut member, at, &polled(3, [3])).expect("a good log");
-            member.not_acknowledged(AckCommit::Durable, millis(at));
+            member.not_acknowledged(AckCommit::Durable(SERVER), millis(at));
             member.acknowledged(self::at(3), AckCommit::Quick, millis(at), millis(at));
             assert_eq!(lease.end(), Some(millis(4_000)), "it joined at 0");
         }
-        member.acknowledged(at(3), AckCommit::Durable, millis(3_910), millis(3_910));
+        member.acknowledged(at(3), AckCommit::Durable(SERVER), millis(3_910), millis(3_910));
         assert_eq!(lease.end(), Some(millis(7_900)), "the poll is the older one now");
         assert_eq!(hear(&mut member, 4_000, &polled(3, [3])), Ok(Next::Idle));
         assert_eq!(lease.end(), Some(millis(7_910)));

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::domain::change::{LogEntry, LoggedChange};
 use crate::domain::id::{Epoch, LogId, NodeId, Nonce, Position};
 use crate::domain::time::{BootTime, UnixMillis};
-use crate::store::coordination::{Joined, LeaseDuration, NodeRow, NodeState, Polled, Roster};
+use crate::store::coordination::{Joined, LeaseDuration, NodeRow, NodeState, Polled, Roster, ServerId};
 
 pub(super) const LEASE: Duration = Duration::from_secs(4);
 pub(super) const NOW: UnixMillis = UnixMillis::from_millis(1_000_000);
@@ -47,6 +47,9 @@ pub(super) fn joined(position: i64) -> Joined {
     Joined { log: log(1), position: at(position), nonce }
 }
 
+/// The server that answers.
+pub(super) const SERVER: ServerId = ServerId(1);
+
 /// An answer that is good, with these rows.
 pub(super) fn polled(head: i64, rows: impl IntoIterator<Item = i64>) -> Polled {
     Polled {
@@ -56,6 +59,7 @@ pub(super) fn polled(head: i64, rows: impl IntoIterator<Item = i64>) -> Polled {
         everyone_epoch: Epoch::FIRST,
         node: Some(NodeState::Live),
         is_primary: true,
+        server: SERVER,
         time: NOW,
         rows: rows.into_iter().map(row).collect(),
     }

@@ -37,11 +37,11 @@ pub trait Coordination: Send + Sync + 'static {
     /// there is simply missing: whoever follows has to look.
     async fn poll(&self, node: NodeId, from: Position, limit: u32) -> Result<Polled>;
 
-    /// Says that the node has applied every row up to `applied`, the last one with `nonce`, and that it is alive. Does nothing
+    /// Records that the node has applied every row up to `applied`, the last one with `nonce`, and that it is alive. Does nothing
     /// where the log holds another row there: it lost what the node applied, and whoever revokes must not believe that the
     /// node knows of what took its place. Never moves the position back, and
-    /// never makes a row that is gone or evicting live again. After an error it may have been done or
-    /// not; saying it again does no harm.
+    /// never makes a row that is gone or evicting live again. A durable one that did nothing fails, since it committed nothing.
+    /// After an error it may have been done or not; repeating it does no harm.
     async fn acknowledge(
         &self,
         node: NodeId,
@@ -102,9 +102,14 @@ pub enum AckCommit {
     Quick,
     /// Like any other write: on the disk, and wherever else the database promises to have it before it answers. With
     /// synchronous replication only the server that the standbys follow can answer it, so a server that was replaced
-    /// without being fenced cannot.
-    Durable,
+    /// without being fenced cannot. Fails on any other server than the one that the last poll read: a commit on one server
+    /// proves nothing about a poll of another one.
+    Durable(ServerId),
 }
+
+/// A running database server: another one after a fail-over.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ServerId(pub i64);
 
 /// What [`Coordination::write_again`] did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -181,6 +186,8 @@ pub struct Polled {
     pub node: Option<NodeState>,
     /// Whether the database takes writes, and is not a replica.
     pub is_primary: bool,
+    /// The server that answered.
+    pub server: ServerId,
     /// The database's time.
     pub time: UnixMillis,
     /// Rows of the log from the asked position on, in order.

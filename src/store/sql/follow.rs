@@ -16,7 +16,7 @@ use super::primary;
 use super::step::Pool;
 use crate::domain::id::{Epoch, LogId, NodeId, Position};
 use crate::domain::time::UnixMillis;
-use crate::store::coordination::Polled;
+use crate::store::coordination::{Polled, ServerId};
 
 /// What the names of the columns of a row of the log begin with.
 const CHANGE: &str = "change_";
@@ -43,6 +43,7 @@ pub(super) async fn poll(db: &Pool, node: NodeId, from: Position, limit: u32) ->
         everyone_epoch: Epoch::from_i64(head.everyone_epoch),
         node: node.map(read).transpose()?.map(|node| node.state),
         is_primary: primary::is_primary(first)?,
+        server: ServerId(first.try_get("", "server")?),
         time: UnixMillis::from_millis(first.try_get("", "now")?),
         rows: changes,
     })
@@ -53,10 +54,11 @@ fn sql(engine: DbBackend) -> String {
     let change = column_list::<log::Entity>(CHANGE);
     let [id, from, to] = [1, 2, 3].map(|number| placeholder(number, engine));
     format!(
-        "SELECT {} AS now, {head}, {node}, {change} FROM log_head \
+        "SELECT {} AS now, {} AS server, {head}, {node}, {change} FROM log_head \
          LEFT JOIN nodes ON nodes.node_id = {id} \
          LEFT JOIN change_log ON change_log.position >= {from} AND change_log.position < {to} \
          WHERE log_head.id = 1 ORDER BY change_log.position",
         now(engine),
+        primary::server(engine),
     )
 }

@@ -13,9 +13,11 @@ use super::entity::{change_log, nodes};
 use super::error::Failure;
 use super::facts::{self, NODE, column_list, head_list, headless, read_head, read_joined};
 use super::lease::read_lease;
+use super::primary;
 use super::step::{Pool, Transaction, Verdict};
 use crate::domain::id::{LogId, NodeId, Nonce, Position};
 use crate::domain::time::UnixMillis;
+use crate::mutation::Mutation;
 use crate::store::coordination::{AckCommit, Joined, NewNode, NodeRow, NodeState, Roster};
 
 /// Adds a node. It knows nothing yet, so nothing that was committed before is missing from its memory.
@@ -94,8 +96,21 @@ pub(super) async fn acknowledge(
     if engine == DbBackend::Postgres {
         sql.push_str(synchronous_commit(commit));
     }
-    db.execute_raw(Statement::from_sql_and_values(engine, sql, values)).await?;
-    Ok(())
+    if let AckCommit::Durable(server) = commit
+        && !Mutation::AckOfAnotherServer.is_on()
+    {
+        values.push(server.0.into());
+        let same_server = format!(" AND {} = {}", primary::server(engine), placeholder(values.len(), engine));
+        sql.push_str(&same_server);
+    }
+    let done = db.execute_raw(Statement::from_sql_and_values(engine, sql, values)).await?;
+    match commit {
+        AckCommit::Durable(_) if done.rows_affected() == 0 => Err(Failure::Refused(
+            "the acknowledgement changed nothing: the server, the row of the node or the row of the log is another one"
+                .to_owned(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// How PostgreSQL commits the one statement that bears this condition, which is always true. The setting is of the
@@ -103,7 +118,7 @@ pub(super) async fn acknowledge(
 const fn synchronous_commit(commit: AckCommit) -> &'static str {
     match commit {
         AckCommit::Quick => " AND set_config('synchronous_commit', 'off', true) = 'off'",
-        AckCommit::Durable => {
+        AckCommit::Durable(_) => {
             " AND set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN \
              ('off', 'local') THEN 'on' ELSE current_setting('synchronous_commit') END, true) <> 'off'"
         }

@@ -19,6 +19,16 @@ pub(super) const fn expression(engine: DbBackend) -> &'static str {
     }
 }
 
+/// The expression that names the running server. Standbys share the identity of their primary, so it is the start of the server
+/// on PostgreSQL, and on MariaDB what each server of a replication has for itself.
+pub(super) const fn server(engine: DbBackend) -> &'static str {
+    match engine {
+        DbBackend::Sqlite => "0",
+        DbBackend::Postgres => "(EXTRACT(EPOCH FROM pg_postmaster_start_time()) * 1000000)::bigint",
+        _ => "CAST(CRC32(CONCAT_WS(':', @@hostname, @@port, @@server_id)) AS SIGNED)",
+    }
+}
+
 /// What the column says.
 pub(super) fn is_primary(row: &QueryResult) -> Result<bool, Failure> {
     Ok(row.try_get::<i64>("", COLUMN)? == 1)

@@ -116,6 +116,24 @@ impl Report {
         }
     }
 
+    /// Prints for each node how often it did not answer a question for which reason, and from when to when after the fault
+    /// was over.
+    pub fn tell_unanswered(&self, fault: &Fault) {
+        let millis = |at: BootTime| {
+            let (after, before) = (at.since(fault.ended).as_millis(), fault.ended.since(at).as_millis());
+            if after > 0 { format!("{after}") } else { format!("-{before}") }
+        };
+        let mut spans: BTreeMap<(usize, &str), (usize, BootTime, BootTime)> = BTreeMap::new();
+        for entry in self.entries.iter().filter(|entry| entry.is_unknown()) {
+            let why = entry.why.as_deref().unwrap_or_default();
+            let span = spans.entry((entry.process.slot, why)).or_insert((0, entry.began, entry.began));
+            *span = (span.0 + 1, span.1.min(entry.began), span.2.max(entry.began));
+        }
+        for ((slot, why), (times, first, last)) in spans {
+            println!("  node {slot}: {why} {times} times, from {} to {} ms", millis(first), millis(last));
+        }
+    }
+
     /// Asserts that nodes which had no fault went on answering while others had one. On a busy machine a few questions may
     /// find no answer in time; a node that does not know is another matter.
     pub fn assert_spared(&self, faults: &[Fault]) {

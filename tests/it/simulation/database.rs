@@ -15,7 +15,7 @@ use latchkey::domain::token::TokenDigest;
 use latchkey::domain::user::{User, UserState};
 use latchkey::live::keeper::{Fill, Filled};
 use latchkey::mutation::Mutation;
-use latchkey::store::coordination::{Joined, LeaseDuration, NodeRow, NodeState, Polled, Roster};
+use latchkey::store::coordination::{Joined, LeaseDuration, NodeRow, NodeState, Polled, Roster, ServerId};
 use latchkey::store::{Change, Credentials};
 use uuid::Uuid;
 
@@ -51,6 +51,8 @@ pub struct Database {
     kept_max: usize,
     /// Whether it takes writes.
     pub is_primary: bool,
+    /// Which server it is.
+    pub server: ServerId,
     /// Its clock.
     pub clock: DatabaseClock,
     nonces: u64,
@@ -102,7 +104,7 @@ impl Database {
         };
         let (before, nonces, sequence) = (VecDeque::new(), 0, Position::ZERO);
         let clock = DatabaseClock::default();
-        Self { state, before, kept_max, is_primary: true, clock, nonces, sequence }
+        Self { state, before, kept_max, is_primary: true, server: ServerId(1), clock, nonces, sequence }
     }
 
     /// Loses the last `lost` commits, of whatever kind, and says which rows of the log were among them.
@@ -169,6 +171,7 @@ impl Database {
             everyone_epoch: state.everyone,
             node: state.nodes.get(&node).map(|row| row.state),
             is_primary: self.is_primary,
+            server: self.server,
             time: self.clock.time(now),
             rows: state.rows.range(from..).take(limit).map(|(_, row)| row.clone()).collect(),
         }

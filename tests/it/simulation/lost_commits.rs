@@ -4,7 +4,7 @@
 use latchkey::domain::user::UserState;
 use latchkey::fleet::follower::Refused;
 use latchkey::fleet::member::Next;
-use latchkey::store::coordination::AckCommit;
+use latchkey::store::coordination::{AckCommit, ServerId};
 
 use super::database::Revocation;
 use super::node::Verdict;
@@ -159,7 +159,10 @@ fn a_quiet_node_is_heard_of() {
     stage.pass(1_000);
     let asked = stage.ask(0);
     let polled = stage.answer(0, asked);
-    assert_eq!(stage.hear(0, asked, &polled), Ok(Next::Acknowledge(polled.head, AckCommit::Durable)));
+    assert_eq!(
+        stage.hear(0, asked, &polled),
+        Ok(Next::Acknowledge(polled.head, AckCommit::Durable(polled.server)))
+    );
 }
 
 /// That a user is disabled was read ahead of the log, and was lost: who was refused by that stays refused.
@@ -202,9 +205,32 @@ fn a_replaced_server_that_goes_on_earns_no_lease() {
         let asked = stage.ask(1);
         let polled = replaced.poll(id, asked.from, stage.page, stage.now);
         let next = stage.hear(1, asked, &polled).expect("it cannot tell");
-        let durable = matches!(next, Next::Acknowledge(_, AckCommit::Durable));
+        let durable = matches!(next, Next::Acknowledge(_, AckCommit::Durable(_)));
         assert!(durable || next == Next::Idle, "{next:?}");
     }
+    stage.assert_nobody_accepts(0);
+}
+
+/// A node polls a replaced server, and its connection then leads to the new one: a commit there proves nothing about the poll.
+///
+/// `AckOfAnotherServer`
+#[test]
+fn an_acknowledgement_on_another_server_earns_no_lease() {
+    let mut stage = Stage::new(2);
+    stage.fill_everywhere(0);
+    let replaced = stage.db.clone();
+    stage.db.server = ServerId(2);
+    let id = stage.nodes[1].member.node().expect("it has joined");
+    let mut barrier = stage.revoke(0, end(0));
+    let mut next = Next::Idle;
+    while !stage.stands(0, &mut barrier) {
+        stage.pass(100);
+        let asked = stage.ask(1);
+        let polled = replaced.poll(id, asked.from, stage.page, stage.now);
+        next = stage.hear(1, asked, &polled).expect("it cannot tell");
+    }
+    assert!(matches!(next, Next::Acknowledge(_, AckCommit::Durable(_))), "{next:?}");
+    stage.acknowledge(1, next);
     stage.assert_nobody_accepts(0);
 }
 

@@ -10,7 +10,8 @@ use latchkey::fleet::lease_change::{self, ChangeWatch};
 use latchkey::fleet::member::Next;
 use latchkey::fleet::membership::{Evictions, Measure};
 use latchkey::live::keeper::{Fill, MemoryLimits};
-use latchkey::store::coordination::Polled;
+use latchkey::mutation::Mutation;
+use latchkey::store::coordination::{AckCommit, Polled};
 
 use super::clock::{Moment, NodeClock, RIGHT};
 use super::database::{Database, Revocation};
@@ -102,6 +103,10 @@ impl Stage {
         if let Next::Acknowledge(position, commit) = next {
             let id = self.nodes[node].member.node().expect("it has joined");
             let nonce = self.nodes[node].member.nonce();
+            let is_elsewhere = matches!(commit, AckCommit::Durable(server) if server != self.db.server);
+            if is_elsewhere && !Mutation::AckOfAnotherServer.is_on() {
+                return;
+            }
             self.db.acknowledge(id, position, nonce, self.now);
             let sent = self.nodes[node].boottime(self.now);
             self.nodes[node].acknowledged(position, commit, sent);

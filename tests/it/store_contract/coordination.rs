@@ -6,7 +6,7 @@ use latchkey::domain::id::{NodeId, Nonce, Position};
 use latchkey::domain::session::EndReason;
 use latchkey::domain::time::UnixMillis;
 use latchkey::store::coordination::{
-    AckCommit, Coordination, LeaseDuration, NewNode, NodeRow, NodeState, Polled,
+    AckCommit, Coordination, LeaseDuration, NewNode, NodeRow, NodeState, Polled, ServerId,
 };
 use latchkey::store::sql::SqlStore;
 use latchkey::store::{EndTarget, LoggedChange, Store};
@@ -25,6 +25,7 @@ on_each_engine![
     a_node_that_is_not_there_is_told_so,
     the_roster_is_in_the_order_of_ids,
     an_acknowledgement_never_goes_back,
+    a_durable_acknowledgement_is_for_one_server,
     an_acknowledgement_of_a_row_that_is_another_counts_for_nothing,
     a_silent_node_is_evicted_in_two_phases,
     who_was_heard_of_is_not_evicted,
@@ -214,6 +215,22 @@ async fn an_acknowledgement_never_goes_back(db: &TestDatabase) {
     assert!(heard.heard_time > joined.heard_time, "{heard:?}");
     assert_eq!(heard.join_time, joined.join_time);
     assert_eq!(row(&store, other.id).await.applied, Position::ZERO, "nobody else's moved");
+}
+
+/// It proves that the server which was polled commits. Where it changes nothing, it commits nothing.
+async fn a_durable_acknowledgement_is_for_one_server(db: &TestDatabase) {
+    let (store, node) = (db.open().await, new_node("a"));
+    join(&store, &node).await;
+    let joined = row(&store, node.id).await;
+    let server = poll(&store, &node, Position::ZERO).await.server;
+    let durable =
+        async |server| store.acknowledge(node.id, Position::ZERO, None, AckCommit::Durable(server)).await;
+    assert!(durable(ServerId(server.0 + 1)).await.is_err(), "another server");
+    assert_eq!(row(&store, node.id).await, joined);
+    durable(server).await.expect("the same server");
+    assert!(row(&store, node.id).await.heard_time > joined.heard_time);
+    store.leave(node.id).await.expect("it leaves");
+    assert!(durable(server).await.is_err(), "there is no row any more");
 }
 
 /// Numbers are given again after a fail-over that lost commits.

@@ -63,11 +63,19 @@ pub enum Mutation {
     StaleLeaseBelieved,
     /// A lease is as long as the latest poll says, whichever poll gave it.
     LeaseOfLaterPoll,
+    /// The end of all sessions of a user marks those that were over already.
+    EndedIsMarkedAgain,
+    /// A read that finds no user counts like one that finds the user disabled.
+    AbsenceBars,
+    /// A token of a key that only other nodes have counts as forged.
+    UnknownKeyIsForged,
+    /// A use is written down by and by, also where other nodes are about to take the session for idle.
+    LastUseWrittenLate,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 32] = [
         Self::NumberFromASequence,
         Self::ExclusivePollWithoutNonce,
         Self::LeaseFromReply,
@@ -96,6 +104,10 @@ impl Mutation {
         Self::LeaseChangeNotAwaited,
         Self::StaleLeaseBelieved,
         Self::LeaseOfLaterPoll,
+        Self::EndedIsMarkedAgain,
+        Self::AbsenceBars,
+        Self::UnknownKeyIsForged,
+        Self::LastUseWrittenLate,
     ];
 
     /// Whether this one is switched on.

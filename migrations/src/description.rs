@@ -111,6 +111,7 @@ pub const TABLES: &[Table] = &[
             Column::new("session_id", Kind::Uuid).nullable(),
             Column::new("epoch", Kind::Big).nullable(),
             Column::new("create_time", Kind::Big),
+            Column::new("key_id", Kind::Small).nullable(),
         ],
         indexes: &[],
         is_rebuilt_by_nodes: false,

@@ -13,6 +13,7 @@ mod m0001_tables;
 mod m0002_nodes;
 mod m0003_applied_nonce;
 mod m0004_lease_change;
+mod m0005_log_token_key;
 mod types;
 mod verify;
 
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_nodes::Migration),
             Box::new(m0003_applied_nonce::Migration),
             Box::new(m0004_lease_change::Migration),
+            Box::new(m0005_log_token_key::Migration),
         ]
     }
 }

@@ -1,5 +1,7 @@
 //! The bounds of every number, and the rules that span several settings. Nothing is unlimited.
 
+use std::time::Duration;
+
 use super::Config;
 
 /// Ten years of 365 days.
@@ -7,6 +9,10 @@ const TEN_YEARS_S: u64 = 10 * 365 * 86_400;
 const ATTEMPTS_MAX: u64 = 1_000_000;
 /// Last uses are written once a minute; a shorter limit would end sessions that are in use on other nodes.
 const IDLE_LIMIT_MIN_S: u64 = 120;
+/// The least time between two writes of one session's last use.
+pub const USE_WRITE_INTERVAL: Duration = Duration::from_mins(1);
+/// How long the writing of last uses may take.
+const USES_WRITING_MS: u64 = 2_000;
 
 /// The minimum sets of the OWASP Password Storage Cheat Sheet: memory in KiB and iterations.
 const ARGON2_FLOOR: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5)];
@@ -66,6 +72,18 @@ pub(super) fn range(key: &str) -> Option<(u64, u64)> {
     RANGES.iter().find(|(name, ..)| *name == key).map(|(_, min, max)| (*min, *max))
 }
 
+/// How long it takes at most until a use of a session that is due is written down, where that is done so often.
+pub fn uses_lead(last_seen_flush_ms: u64) -> Duration {
+    Duration::from_millis(last_seen_flush_ms.saturating_add(USES_WRITING_MS))
+}
+
+/// The shortest idle limit under which a session that is used all the time is never about to seem idle to other nodes: the
+/// last use that they know of is a minute old, and what it takes to write the next one, twice.
+fn idle_limit_min_s(last_seen_flush_ms: u64) -> u64 {
+    let least = USE_WRITE_INTERVAL.saturating_add(uses_lead(last_seen_flush_ms).saturating_mul(2));
+    u64::try_from(least.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
 /// Settings that are fine one by one and not together: the key to mend, and what is wrong.
 pub fn contradictions(config: &Config) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
@@ -86,6 +104,23 @@ pub fn contradictions(config: &Config) -> Vec<(&'static str, String)> {
     if u64::from(memory) * u64::from(passes) > ARGON2_WORK_KIB_MAX {
         let what = format!("times password.argon2_iterations must be at most {ARGON2_WORK_KIB_MAX}");
         found.push(("password.argon2_memory_kib", what));
+    }
+    let flush_ms = config.maintenance.last_seen_flush_ms;
+    let least = idle_limit_min_s(flush_ms);
+    let session = &config.session;
+    for (key, limit) in [
+        ("session.idle_limit_s", session.idle_limit_s),
+        ("session.remembered_idle_limit_s", session.remembered_idle_limit_s),
+    ] {
+        if limit < least {
+            found.push((
+                key,
+                format!(
+                    "must be at least {least} where maintenance.last_seen_flush_ms is {flush_ms}: a shorter one would end \
+                     sessions that are in use on other nodes"
+                ),
+            ));
+        }
     }
     if !config.listen.ip().is_loopback() && !config.insecure {
         let what = "can be reached from other machines, and is served without TLS: give a loopback address, or set \
@@ -126,6 +161,20 @@ mod tests {
     #[test]
     fn the_defaults_contradict_nothing() {
         assert_eq!(contradictions(&Config::default()), []);
+    }
+
+    #[test]
+    fn an_idle_limit_leaves_time_to_write_uses_down() {
+        let found = |idle_limit_s, last_seen_flush_ms| {
+            let mut config = Config::default();
+            config.session.idle_limit_s = idle_limit_s;
+            config.maintenance.last_seen_flush_ms = last_seen_flush_ms;
+            contradictions(&config).into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(found(120, 28_000), [] as [&str; 0]);
+        assert_eq!(found(120, 28_001), ["session.idle_limit_s"]);
+        assert_eq!(found(184, 60_000), [] as [&str; 0]);
+        assert_eq!(found(183, 60_000), ["session.idle_limit_s"]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::database_url::DatabaseUrl;
 
 pub use self::error::{ConfigErrors, Origin, Problem};
 pub use self::field::{Field, Kind, fields};
-pub use self::limits::contradictions;
+pub use self::limits::{USE_WRITE_INTERVAL, contradictions, uses_lead};
 pub use self::load::{Loaded, Setting, Sources, load};
 pub use self::print::{print, template};
 pub use self::value::{ApiKeyDigest, Binding, Caller, HttpListen, LogFormat, Secret};

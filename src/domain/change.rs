@@ -5,6 +5,7 @@
 
 use super::id::{Epoch, Nonce, Position, SessionId, UserId};
 use super::time::UnixMillis;
+use super::token::KeyId;
 
 /// One row of the change log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,6 +103,16 @@ pub enum LogEntry {
         /// The epoch of everyone since then.
         epoch: Epoch,
     },
+    /// A node may sign with a key that the others may not have.
+    TokenKeyAdded {
+        /// Its number.
+        key: KeyId,
+    },
+    /// No node has a key of that number any more.
+    TokenKeyForgotten {
+        /// Its number.
+        key: KeyId,
+    },
 }
 
 /// Why the columns of a row do not make an entry.
@@ -135,10 +146,24 @@ impl LogEntry {
         user: Option<UserId>,
         session: Option<SessionId>,
         epoch: Option<Epoch>,
+        key: Option<KeyId>,
     ) -> Result<Self, EntryError> {
         let kind = ChangeKind::from_i16(kind).ok_or(EntryError::UnknownKind(kind))?;
         let missing = |field| EntryError::Missing { kind, field };
         let unexpected = |field| EntryError::Unexpected { kind, field };
+        if kind.is_of_a_token_key() {
+            let key = key.ok_or_else(|| missing("key_id"))?;
+            return match (user, session, epoch) {
+                (Some(_), _, _) => Err(unexpected("user_id")),
+                (_, Some(_), _) => Err(unexpected("session_id")),
+                (_, _, Some(_)) => Err(unexpected("epoch")),
+                (None, None, None) if kind == ChangeKind::TokenKeyAdded => Ok(Self::TokenKeyAdded { key }),
+                (None, None, None) => Ok(Self::TokenKeyForgotten { key }),
+            };
+        }
+        if key.is_some() {
+            return Err(unexpected("key_id"));
+        }
         if kind == ChangeKind::EveryoneEnded {
             return match (user, session, epoch) {
                 (None, None, Some(epoch)) => Ok(Self::EveryoneEnded { epoch }),
@@ -166,7 +191,9 @@ impl LogEntry {
             ChangeKind::UserChanged
             | ChangeKind::SessionEnded
             | ChangeKind::SessionMisused
-            | ChangeKind::EveryoneEnded => Self::UserChanged { user, epoch },
+            | ChangeKind::EveryoneEnded
+            | ChangeKind::TokenKeyAdded
+            | ChangeKind::TokenKeyForgotten => Self::UserChanged { user, epoch },
         };
         Ok(entry)
     }
@@ -182,6 +209,8 @@ impl LogEntry {
             Self::UserDisabled { .. } => ChangeKind::UserDisabled,
             Self::UserDeleted { .. } => ChangeKind::UserDeleted,
             Self::EveryoneEnded { .. } => ChangeKind::EveryoneEnded,
+            Self::TokenKeyAdded { .. } => ChangeKind::TokenKeyAdded,
+            Self::TokenKeyForgotten { .. } => ChangeKind::TokenKeyForgotten,
         }
     }
 
@@ -195,7 +224,7 @@ impl LogEntry {
             | Self::UserChanged { user, .. }
             | Self::UserDisabled { user, .. }
             | Self::UserDeleted { user, .. } => Some(user),
-            Self::EveryoneEnded { .. } => None,
+            Self::EveryoneEnded { .. } | Self::TokenKeyAdded { .. } | Self::TokenKeyForgotten { .. } => None,
         }
     }
 
@@ -207,20 +236,40 @@ impl LogEntry {
             Self::UserChanged { .. }
             | Self::UserDisabled { .. }
             | Self::UserDeleted { .. }
-            | Self::EveryoneEnded { .. } => None,
+            | Self::EveryoneEnded { .. }
+            | Self::TokenKeyAdded { .. }
+            | Self::TokenKeyForgotten { .. } => None,
         }
     }
 
     /// The epoch since then: of the user, or of everyone.
     pub const fn epoch(&self) -> Option<Epoch> {
         match *self {
-            Self::SessionEnded { .. } | Self::SessionMisused { .. } => None,
+            Self::SessionEnded { .. }
+            | Self::SessionMisused { .. }
+            | Self::TokenKeyAdded { .. }
+            | Self::TokenKeyForgotten { .. } => None,
             Self::UserSessionsEnded { epoch, .. }
             | Self::PasswordChanged { epoch, .. }
             | Self::UserChanged { epoch, .. }
             | Self::UserDisabled { epoch, .. }
             | Self::UserDeleted { epoch, .. }
             | Self::EveryoneEnded { epoch } => Some(epoch),
+        }
+    }
+
+    /// The token key, if about one.
+    pub const fn key(&self) -> Option<KeyId> {
+        match *self {
+            Self::TokenKeyAdded { key } | Self::TokenKeyForgotten { key } => Some(key),
+            Self::SessionEnded { .. }
+            | Self::SessionMisused { .. }
+            | Self::UserSessionsEnded { .. }
+            | Self::PasswordChanged { .. }
+            | Self::UserChanged { .. }
+            | Self::UserDisabled { .. }
+            | Self::UserDeleted { .. }
+            | Self::EveryoneEnded { .. } => None,
         }
     }
 }
@@ -244,11 +293,15 @@ pub enum ChangeKind {
     EveryoneEnded = 7,
     /// [`LogEntry::SessionMisused`].
     SessionMisused = 8,
+    /// [`LogEntry::TokenKeyAdded`].
+    TokenKeyAdded = 9,
+    /// [`LogEntry::TokenKeyForgotten`].
+    TokenKeyForgotten = 10,
 }
 
 impl ChangeKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::SessionEnded,
         Self::UserSessionsEnded,
         Self::PasswordChanged,
@@ -257,11 +310,18 @@ impl ChangeKind {
         Self::UserDeleted,
         Self::EveryoneEnded,
         Self::SessionMisused,
+        Self::TokenKeyAdded,
+        Self::TokenKeyForgotten,
     ];
 
     /// Whether it is about the session it names, and not about the other sessions of the user.
     pub const fn is_of_one_session(self) -> bool {
         matches!(self, Self::SessionEnded | Self::SessionMisused)
+    }
+
+    /// Whether it is about a token key, and about nobody's session.
+    pub const fn is_of_a_token_key(self) -> bool {
+        matches!(self, Self::TokenKeyAdded | Self::TokenKeyForgotten)
     }
 
     /// The number that the database holds.
@@ -284,6 +344,7 @@ mod tests {
     const USER: UserId = UserId::from_uuid(Uuid::from_u128(1));
     const SESSION: SessionId = SessionId::from_uuid(Uuid::from_u128(2));
     const EPOCH: Epoch = Epoch::from_i64(3);
+    const KEY: KeyId = KeyId(255);
 
     /// For every kind and every choice of columns: either an entry that has exactly these columns, or an error that names
     /// the column.
@@ -291,25 +352,29 @@ mod tests {
     fn an_entry_has_exactly_the_fields_of_its_kind() {
         for kind in ChangeKind::ALL {
             let mut read = 0;
-            for choice in 0..8_u8 {
+            for choice in 0..16_u8 {
                 let user = (choice & 1 != 0).then_some(USER);
                 let session = (choice & 2 != 0).then_some(SESSION);
                 let epoch = (choice & 4 != 0).then_some(EPOCH);
-                match LogEntry::from_columns(kind.as_i16(), user, session, epoch) {
+                let key = (choice & 8 != 0).then_some(KEY);
+                let is_set = |field| match field {
+                    "user_id" => user.is_some(),
+                    "session_id" => session.is_some(),
+                    "epoch" => epoch.is_some(),
+                    _ => key.is_some(),
+                };
+                match LogEntry::from_columns(kind.as_i16(), user, session, epoch, key) {
                     Ok(entry) => {
-                        let columns = (entry.kind(), entry.user(), entry.session(), entry.epoch());
-                        assert_eq!(columns, (kind, user, session, epoch), "nothing is dropped or made up");
+                        let columns = (entry.user(), entry.session(), entry.epoch(), entry.key());
+                        assert_eq!(columns, (user, session, epoch, key), "nothing is dropped or made up");
+                        assert_eq!(entry.kind(), kind);
                         read += 1;
                     }
                     Err(EntryError::Missing { kind: of, field }) => {
-                        let value = [("user_id", user.is_some()), ("session_id", session.is_some())];
-                        assert_eq!(of, kind);
-                        assert!(!value.contains(&(field, true)) && (field != "epoch" || epoch.is_none()));
+                        assert_eq!((of, is_set(field)), (kind, false), "{field}");
                     }
                     Err(EntryError::Unexpected { kind: of, field }) => {
-                        let value = [("user_id", user.is_none()), ("session_id", session.is_none())];
-                        assert_eq!(of, kind);
-                        assert!(!value.contains(&(field, true)) && (field != "epoch" || epoch.is_some()));
+                        assert_eq!((of, is_set(field)), (kind, true), "{field}");
                     }
                     Err(EntryError::UnknownKind(number)) => panic!("{number} is known"),
                 }
@@ -321,8 +386,8 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_an_error_that_names_it() {
-        for number in [i16::MIN, -1, 0, 9, i16::MAX] {
-            let read = LogEntry::from_columns(number, Some(USER), Some(SESSION), Some(EPOCH));
+        for number in [i16::MIN, -1, 0, 11, i16::MAX] {
+            let read = LogEntry::from_columns(number, Some(USER), Some(SESSION), Some(EPOCH), None);
             assert_eq!(read, Err(EntryError::UnknownKind(number)));
         }
     }

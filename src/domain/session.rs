@@ -131,18 +131,20 @@ impl Session {
         last_seen: UnixMillis,
         now: UnixMillis,
     ) -> Result<(), Death> {
-        let Some(user) = user.filter(|user| user.state == UserState::Active) else {
-            return Err(Death::UserDisabled);
-        };
+        // The reason never changes. Whatever ends the sessions of a user marks those that had not ended; so one without a
+        // mark was ended by the epoch of everyone first, if by both.
         if let Some(ended) = self.ended {
             return Err(ended.reason.into());
         }
+        if self.everyone_epoch != everyone {
+            return Err(Death::Revoked);
+        }
+        let Some(user) = user.filter(|user| user.state == UserState::Active) else {
+            return Err(Death::UserDisabled);
+        };
         if self.user_epoch != user.credential_epoch {
             let password = self.user_epoch < user.password_epoch;
             return Err(if password { Death::CredentialsChanged } else { Death::Revoked });
-        }
-        if self.everyone_epoch != everyone {
-            return Err(Death::Revoked);
         }
         if self.create_time > now.plus(FUTURE_MAX) {
             return Err(Death::Expired);

@@ -79,6 +79,8 @@ pub enum NotGenuine {
     /// just as well it is forged.
     #[error("signed by a key that is not in the ring")]
     UnknownKey {
+        /// The number of the key.
+        key: KeyId,
         /// When it ends by its own word, which nobody vouches for. A session that has this token ends no later.
         expire_time: UnixMillis,
     },
@@ -295,7 +297,7 @@ impl KeyRing {
         let seconds = u32::from_be_bytes([raw[1], raw[2], raw[3], raw[4]]);
         let expire_time = UnixMillis::from_millis(i64::from(seconds) * 1_000);
         let key = self.keys.iter().find(|key| key.id.0 == raw[0]);
-        let key = key.ok_or(NotGenuine::UnknownKey { expire_time })?;
+        let key = key.ok_or(NotGenuine::UnknownKey { key: KeyId(raw[0]), expire_time })?;
         let (tag, digest) = key.tag_and_digest(signed(raw));
         let mut told = [0; TAG_LEN];
         told.copy_from_slice(&raw[SIGNED_LEN..]);
@@ -353,7 +355,7 @@ mod tests {
     fn every_key_of_the_ring_verifies_and_the_first_signs() {
         let (old, minted) = ring(&[1]).mint(UnixMillis::from_millis(5_000), &[7; 32]);
         assert_eq!(ring(&[2, 1]).verify(old.expose()), Ok(minted));
-        let unknown = NotGenuine::UnknownKey { expire_time: UnixMillis::from_millis(5_000) };
+        let unknown = NotGenuine::UnknownKey { key: KeyId(1), expire_time: UnixMillis::from_millis(5_000) };
         assert_eq!(ring(&[2]).verify(old.expose()), Err(unknown), "it may be good on a node with the key");
         let same_number = KeyRing::new(vec![TokenKey::new(KeyId(1), [9; KEY_LEN])]).expect("a ring");
         assert_eq!(same_number.verify(old.expose()), Err(NotGenuine::Forged));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::domain::change::LoggedChange;
-use crate::domain::id::{Epoch, LogId, NodeId, Nonce, Position};
+use crate::domain::id::{LogId, NodeId, Nonce, Position};
 use crate::domain::time::BootTime;
 use crate::mutation::Mutation;
 use crate::store::coordination::{Joined, NodeState, Polled};
@@ -69,8 +69,6 @@ pub enum Heard {
 pub struct Step {
     /// The rows to apply.
     pub rows: Vec<LoggedChange>,
-    /// The epoch of everyone.
-    pub everyone_epoch: Epoch,
     /// The position once they are applied.
     pub applied: Position,
     /// The lease that memory has once they are applied; none where the head was not reached.
@@ -267,7 +265,6 @@ impl Follower {
         }
         Step {
             rows: rows.to_vec(),
-            everyone_epoch: polled.everyone_epoch,
             applied: self.last,
             lease: earned_by.map(|poll| Earned { begin: poll.asked_at, span: poll.lease }),
             again: !reached,

@@ -5,7 +5,6 @@ use std::marker::PhantomData;
 
 use super::Fleet;
 use super::carried_time::Doubt;
-use crate::domain::session::Death;
 use crate::domain::time::UnixMillis;
 use crate::domain::token::TokenDigest;
 use crate::live::lease::Leased;
@@ -68,12 +67,9 @@ impl Fleet {
         self.shared.table.look_up_leased(leased, digest, time, |good| answer(good, time))
     }
 
-    /// Whether memory says that the session is over by its deadlines if the time is `time`.
+    /// Whether a session of which memory told that it is over by its deadlines is past them as well if the time is `time`.
     pub fn is_expired_at(&self, digest: &TokenDigest, time: UnixMillis) -> bool {
-        let shared = &self.shared;
-        let clock = || shared.clock.boottime();
-        let told = shared.table.look_up(&shared.lease, clock, digest, |_| time, |_| ());
-        told == Some(LookUp::Over(Death::Expired))
+        self.shared.table.is_past_deadlines(digest, time)
     }
 
     /// Whether memory may answer now.

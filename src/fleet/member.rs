@@ -286,7 +286,6 @@ impl Member {
             self.keeper.apply(row);
             self.seen.note(row, now);
         }
-        self.keeper.raise_everyone(step.everyone_epoch);
         self.keeper.advance(step.applied);
         self.earned = step.lease.or(self.earned);
     }

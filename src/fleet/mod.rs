@@ -84,6 +84,8 @@ pub struct FleetPolicy {
     pub fills_waiting_max: usize,
     /// Uses of sessions that may wait to be written down.
     pub uses_waiting_max: usize,
+    /// How long it takes at most until a use that is due is written down.
+    pub uses_lead: Duration,
 }
 
 /// What this node is made of.
@@ -120,7 +122,8 @@ impl Fleet {
     /// Starts the follower's thread, which joins the fleet as soon as the database lets it.
     pub fn start(policy: &FleetPolicy, parts: FleetParts) -> io::Result<Self> {
         let FleetParts { store, coordination, clock, entropy, time, encode_user, supervisor } = parts;
-        let table = Table::new(policy.uses_waiting_max);
+        let lead = if coordination.is_exclusive() { Duration::ZERO } else { policy.uses_lead };
+        let table = Table::beside_others(policy.uses_waiting_max, lead);
         let shared = Arc::new(Shared::new(table, time, clock, coordination, supervisor.clone()));
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let stop = CancellationToken::new();
@@ -222,6 +225,13 @@ impl Fleet {
                 () = settle => {}
             }
         });
+    }
+
+    /// Waits until the database knows of everything that memory had to end by itself.
+    pub async fn unsettled_ended(&self) {
+        while self.shared.unsettled.len() > 0 {
+            pause(LOOK).await;
+        }
     }
 
     /// Reads the most recently used sessions into memory, about `sessions_max`, and answers how many it were. The next page

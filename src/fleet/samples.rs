@@ -56,7 +56,6 @@ pub(super) fn polled(head: i64, rows: impl IntoIterator<Item = i64>) -> Polled {
         log: log(1),
         head: at(head),
         lease: LeaseDuration::settled(LEASE),
-        everyone_epoch: Epoch::FIRST,
         node: Some(NodeState::Live),
         is_primary: true,
         server: SERVER,

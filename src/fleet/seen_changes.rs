@@ -1,7 +1,8 @@
 //! The changes that this node has seen, kept so that it can write them again if the database loses them. Without I/O.
 //!
 //! Per session the first end is kept; per user the latest change of each kind, whose epoch includes the earlier ones. Both
-//! age and size are bounded; the oldest changes are dropped first.
+//! age and size are bounded; the oldest changes are dropped first. Rows about token keys are not kept: every node records
+//! the keys that it has whenever it joins.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -74,7 +75,7 @@ impl SeenChanges {
 
     /// Keeps a change that was seen at `now`.
     pub(super) fn note(&mut self, change: &LoggedChange, now: BootTime) {
-        let subject = subject(&change.entry);
+        let Some(subject) = subject(&change.entry) else { return };
         match self.latest.get(&subject) {
             // A session ends once, whatever else is said of it later; the reason stays.
             Some(_) if matches!(subject, Subject::Session(_)) => return,
@@ -141,14 +142,16 @@ impl SeenChanges {
                 break;
             }
             let change = first.remove().change;
-            self.latest.remove(&subject(&change.entry));
+            if let Some(subject) = subject(&change.entry) {
+                self.latest.remove(&subject);
+            }
             self.dropped = self.dropped.max(change.position);
         }
     }
 }
 
-fn subject(entry: &LogEntry) -> Subject {
-    match *entry {
+fn subject(entry: &LogEntry) -> Option<Subject> {
+    Some(match *entry {
         LogEntry::SessionEnded { session, .. } | LogEntry::SessionMisused { session, .. } => {
             Subject::Session(session)
         }
@@ -158,7 +161,8 @@ fn subject(entry: &LogEntry) -> Subject {
         | LogEntry::UserDisabled { user, .. }
         | LogEntry::UserDeleted { user, .. } => Subject::User(user, entry.kind()),
         LogEntry::EveryoneEnded { .. } => Subject::Everyone,
-    }
+        LogEntry::TokenKeyAdded { .. } | LogEntry::TokenKeyForgotten { .. } => return None,
+    })
 }
 
 #[cfg(test)]

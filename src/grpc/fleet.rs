@@ -10,12 +10,15 @@ use super::proto::admin::fleet_service_server::FleetService;
 use super::status::reply;
 use super::wire::{self, Violations};
 use crate::domain::id::NodeId;
+use crate::domain::invalid::Invalid;
 use crate::domain::page;
 use crate::domain::refusal::Refusal;
+use crate::domain::token::KeyId;
 use crate::usecases::App;
 use crate::usecases::list_nodes::{NodeRow, NodeState, list_nodes, schema_flaws};
 use crate::usecases::set_lease::{checked, set_lease};
 use crate::usecases::start_new_log::start_new_log;
+use crate::usecases::token_keys::forget_token_key;
 
 /// What the page tokens of this list are for.
 const NODES: &str = "nodes";
@@ -74,10 +77,31 @@ impl FleetAdmin {
         })
     }
 
+    async fn forget_key(
+        &self,
+        request: admin::ForgetTokenKeyRequest,
+    ) -> Result<admin::ForgetTokenKeyResponse, Refusal> {
+        let mut wrong = Violations::default();
+        let key = wrong.take("key_id", key_id(request.key_id));
+        let key = wrong.finish(key)?;
+        if let Some(position) = forget_token_key(&self.app, key).await? {
+            return Ok(admin::ForgetTokenKeyResponse { position: position.as_i64() });
+        }
+        let has = "is a key of this node: remove it from the key file of every node, and restart them, first";
+        let mut wrong = Violations::default();
+        wrong.add("key_id", has);
+        wrong.finish(None)
+    }
+
     async fn start_log(&self) -> Result<admin::StartNewLogResponse, Refusal> {
         let (log, change) = start_new_log(&self.app).await?;
         Ok(admin::StartNewLogResponse { log_id: log.to_string(), position: change.position.as_i64() })
     }
+}
+
+/// The number of a token key.
+fn key_id(number: i32) -> Result<KeyId, Invalid> {
+    u8::try_from(number).map(KeyId).map_err(|_| Invalid::new("must be 0 to 255"))
 }
 
 fn node(row: &NodeRow) -> admin::Node {
@@ -110,6 +134,13 @@ impl FleetService for FleetAdmin {
         request: Request<admin::SetLeaseRequest>,
     ) -> Result<Response<admin::SetLeaseResponse>, Status> {
         reply(self.set(request.into_inner()).await)
+    }
+
+    async fn forget_token_key(
+        &self,
+        request: Request<admin::ForgetTokenKeyRequest>,
+    ) -> Result<Response<admin::ForgetTokenKeyResponse>, Status> {
+        reply(self.forget_key(request.into_inner()).await)
     }
 
     async fn start_new_log(

@@ -8,6 +8,7 @@ use super::session::Verdict;
 use crate::domain::id::Epoch;
 use crate::domain::session::Death;
 use crate::domain::user::User;
+use crate::mutation::Mutation;
 
 /// Endings of a user's sessions whose reason is remembered; an older one is told by the epochs alone.
 const ENDINGS_MAX: usize = 8;
@@ -29,8 +30,6 @@ pub(super) struct Epochs {
     /// The credential epoch as of `as_of`. A read may know of an end whose row is still to come, and with it which session
     /// goes on; until then a session born before is in doubt.
     pub(super) read: Epoch,
-    /// Sessions born before died of a change of the password.
-    pub(super) password: Epoch,
 }
 
 /// What memory says of a user.
@@ -38,8 +37,11 @@ pub(super) struct Epochs {
 pub(super) enum Standing<T> {
     /// The user may have sessions.
     Active(T),
-    /// The user is disabled or deleted.
+    /// The user is disabled.
     Barred,
+    /// The user was deleted, or a read found none. Somebody may have made a user of the same id since, which no row of the
+    /// log says; so it bars only sessions that are over by the epochs as well.
+    Gone,
     /// The user has changed since: it has to be read again.
     Stale,
 }
@@ -50,37 +52,30 @@ impl Facts {
         Self { epochs: Epochs::default(), endings: Vec::new(), standing: Standing::Stale }
     }
 
-    /// That epoch only goes up, whatever a read is worth otherwise.
-    pub(super) fn raise_password_epoch(&mut self, user: Option<&User>) {
-        if let Some(user) = user {
-            self.epochs.password = self.epochs.password.max(user.password_epoch);
-        }
-    }
-
     /// What a read says of which nothing newer is known; `told` where the user may have sessions.
     pub(super) fn read(&mut self, told: Option<Told>, user: Option<&User>) {
-        let epoch = match (user, &self.standing) {
-            (Some(user), _) => user.credential_epoch,
-            (None, Standing::Barred) => self.epochs.read,
-            // All sessions of a user end who is deleted, as if by another epoch.
-            (None, Standing::Active(_) | Standing::Stale) => self.epochs.read.next(),
-        };
-        self.epochs.read = epoch;
-        self.standing = if let Some(told) = told {
-            Standing::Active(Arc::new(told))
-        } else {
-            // No session goes on, so that none is in doubt; what is told of it now must hold for good.
-            self.epochs.ended = self.epochs.ended.max(epoch);
-            Standing::Barred
+        let Some(user) = user else { return self.read_no_user() };
+        self.epochs.read = user.credential_epoch;
+        self.standing = told.map_or(Standing::Barred, |told| Standing::Active(Arc::new(told)));
+    }
+
+    /// A read found no user. The making of a user has no position, so this read may be from before it and come in after one
+    /// that found the user: where one did, the next read decides.
+    fn read_no_user(&mut self) {
+        if Mutation::AbsenceBars.is_on() {
+            self.epochs.ended = self.epochs.ended.max(self.epochs.read.next());
+            self.standing = Standing::Barred;
+            return;
+        }
+        self.standing = match self.standing {
+            Standing::Active(_) => Standing::Stale,
+            Standing::Stale | Standing::Barred | Standing::Gone => Standing::Gone,
         };
     }
 
     /// Sessions born before `epoch` are over, for the reason of `death`.
     pub(super) fn end_before(&mut self, epoch: Epoch, death: Death) {
         self.epochs.ended = self.epochs.ended.max(epoch);
-        if death == Death::CredentialsChanged {
-            self.epochs.password = self.epochs.password.max(epoch);
-        }
         if let Err(at) = self.endings.binary_search_by_key(&epoch, |ending| ending.0) {
             self.endings.insert(at, (epoch, death));
             let surplus = self.endings.len().saturating_sub(ENDINGS_MAX);
@@ -95,8 +90,7 @@ pub(super) fn verdict_on(epoch: Epoch, epochs: Epochs, endings: &[(Epoch, Death)
     if epoch >= epochs.ended {
         return if epoch < epochs.read { Verdict::Ask } else { Verdict::Good };
     }
+    // The first end after its birth is the one that counts. Where memory did not see that one, the row of the session says.
     let next = epoch.next();
-    let seen = endings.iter().find(|ending| ending.0 == next).map(|ending| ending.1);
-    let told = if epoch < epochs.password { Death::CredentialsChanged } else { Death::Revoked };
-    Verdict::Over(seen.unwrap_or(told))
+    endings.iter().find(|ending| ending.0 == next).map_or(Verdict::Ask, |ending| Verdict::Over(ending.1))
 }

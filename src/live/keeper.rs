@@ -14,6 +14,7 @@ use papaya::Guard as _;
 
 use super::digest::FirstHalf;
 use super::encoded::{Encoded, Encoder};
+use super::facts::Standing;
 use super::index::Index;
 use super::recent::RecentChanges;
 use super::session::{Held, HeldDead, HeldSession, death_as_read};
@@ -94,12 +95,12 @@ impl Keeper {
         }
         for digest in &self.dead {
             if let Some(Held::Dead(dead)) = self.table.sessions.get(digest, &guard) {
-                let (death, user) = (dead.death, dead.user.clone());
-                let dead = HeldDead { death, user, as_of: Position::ZERO };
+                let dead = HeldDead { death: dead.death, as_of: Position::ZERO };
                 self.table.sessions.insert(*digest, Held::Dead(dead), &guard);
             }
         }
         drop(guard);
+        self.table.token_keys.begin_anew();
         self.recent = RecentChanges::new(position, self.limits.changes_max);
         self.applied = position;
     }
@@ -119,10 +120,7 @@ impl Keeper {
                     table.uses.leave(session);
                     table.sessions.remove(digest, &guard);
                 }
-                Held::Dead(dead) => {
-                    new.users.extend(dead.user.clone().map(Known));
-                    new.dead.push_back(*digest);
-                }
+                Held::Dead(_) => new.dead.push_back(*digest),
             }
         }
         drop(guard);
@@ -154,6 +152,14 @@ impl Keeper {
 
     fn take_effect(&mut self, row: &LoggedChange) {
         let position = row.position;
+        self.end(row, position);
+        let user = row.user().and_then(|user| self.users.get(&user));
+        if let (Some(Known(user)), Some(standing)) = (user, standing_after(&row.entry)) {
+            user.change_standing(standing, position);
+        }
+    }
+
+    fn end(&mut self, row: &LoggedChange, position: Position) {
         match row.entry {
             LogEntry::SessionEnded { session, .. } => {
                 self.bury(session, Death::Revoked, position);
@@ -162,20 +168,18 @@ impl Keeper {
                 self.bury(session, Death::BindingMismatch, position);
             }
             LogEntry::UserSessionsEnded { user, epoch, kept } => {
-                self.end_before(user, epoch, position, kept, Death::Revoked);
+                self.end_before(user, epoch, kept, Death::Revoked);
             }
             LogEntry::PasswordChanged { user, epoch, kept } => {
-                self.end_before(user, epoch, position, kept, Death::CredentialsChanged);
+                self.end_before(user, epoch, kept, Death::CredentialsChanged);
             }
             LogEntry::UserDisabled { user, epoch } | LogEntry::UserDeleted { user, epoch } => {
-                self.end_before(user, epoch, position, None, Death::UserDisabled);
+                self.end_before(user, epoch, None, Death::UserDisabled);
             }
-            LogEntry::UserChanged { user, .. } => {
-                if let Some(Known(user)) = self.users.get(&user) {
-                    user.change_standing(false, position);
-                }
-            }
+            LogEntry::UserChanged { .. } => {}
             LogEntry::EveryoneEnded { epoch } => self.raise_everyone(epoch),
+            LogEntry::TokenKeyAdded { key } => self.table.token_keys.insert(key),
+            LogEntry::TokenKeyForgotten { .. } => self.table.token_keys.begin_anew(),
         }
     }
 
@@ -184,8 +188,8 @@ impl Keeper {
         self.applied = self.applied.max(position);
     }
 
-    /// The epoch of everyone, as a read says.
-    pub fn raise_everyone(&self, epoch: Epoch) {
+    /// Sessions born before this epoch of everyone are over.
+    fn raise_everyone(&self, epoch: Epoch) {
         self.table.everyone_epoch.fetch_max(epoch.as_i64(), Ordering::Release);
     }
 
@@ -193,11 +197,11 @@ impl Keeper {
     /// asked for it reads again.
     pub fn fill(&mut self, fill: Fill, now: UnixMillis) {
         self.let_go_of_users();
-        self.raise_everyone(fill.everyone_epoch);
+        let as_of = AsOf { position: fill.position, everyone: fill.everyone_epoch };
         let mut unknown = fill.asked;
         for found in fill.found {
             unknown.retain(|digest| *digest != found.digest);
-            self.take_in(found, fill.position, now);
+            self.take_in(found, as_of, now);
         }
         for digest in unknown {
             self.remember_unknown(digest, fill.position);
@@ -235,7 +239,12 @@ impl Keeper {
                 over.extend(death.map(|death| (session.id, death)));
             }
         }
-        over.retain(|(session, death)| self.bury(*session, *death, self.applied));
+        // What is over already keeps its reason.
+        let everyone = self.table.everyone_epoch();
+        over.retain(|(session, death)| {
+            let stands = self.find(*session, |held| !held.is_over_by_epoch(everyone));
+            stands.is_some_and(|(_, stands)| stands) && self.bury(*session, *death, self.applied)
+        });
         over
     }
 
@@ -250,17 +259,18 @@ impl Keeper {
         }
     }
 
-    fn take_in(&mut self, found: Filled, position: Position, now: UnixMillis) {
+    fn take_in(&mut self, found: Filled, AsOf { position, everyone }: AsOf, now: UnixMillis) {
         let Filled { digest, session, user } = found;
         let touched = self.recent.touched_since(position, session.user_id, session.id)
             && !Mutation::UnversionedFill.is_on();
         let owner = self.learn(session.user_id, user.as_ref(), position);
-        if let Some(death) = death_as_read(&session, user.as_ref()) {
+        if let Some(death) = death_as_read(&session, user.as_ref(), everyone) {
             if Mutation::DeathNotRemembered.is_on() {
                 return;
             }
             // Death needs no newer read: nothing brings a session back.
-            self.remember_dead(digest, death, Some(owner), position);
+            drop(owner);
+            self.remember_dead(digest, death, position);
             return;
         }
         let table = Arc::clone(&self.table);
@@ -293,8 +303,8 @@ impl Keeper {
 
     /// Ends one session; false where it is not in memory.
     fn bury(&mut self, session: SessionId, death: Death, position: Position) -> bool {
-        let Some((digest, owner)) = self.find(session, |held| held.user.clone()) else { return false };
-        self.remember_dead(digest, death, Some(owner), position);
+        let Some((digest, ())) = self.find(session, |_| ()) else { return false };
+        self.remember_dead(digest, death, position);
         true
     }
 
@@ -308,37 +318,22 @@ impl Keeper {
         self.index.candidates(session).iter().find_map(is_it)
     }
 
-    /// Sessions of the user from before `epoch` are over since the row at `position`, but for the one that goes on.
-    fn end_before(
-        &mut self,
-        user: UserId,
-        epoch: Epoch,
-        position: Position,
-        kept: Option<SessionId>,
-        death: Death,
-    ) {
+    /// Sessions of the user from before `epoch` are over, but for the one that goes on.
+    fn end_before(&mut self, user: UserId, epoch: Epoch, kept: Option<SessionId>, death: Death) {
         let Some(Known(owner)) = self.users.get(&user) else { return };
         // First the session that goes on, then the user: a reader sees the session ahead of the user, never behind.
         if let Some(kept) = kept {
             self.find(kept, |session| session.stamp(epoch));
         }
         owner.end_before(epoch, death);
-        owner.change_standing(death == Death::UserDisabled, position);
     }
 
     /// Remembers at once, in the place of whatever is there, that the session is over, and as of which read.
-    fn remember_dead(
-        &mut self,
-        digest: TokenDigest,
-        death: Death,
-        user: Option<HeldUser>,
-        position: Position,
-    ) {
-        self.put_dead(digest, HeldDead { death: Some(death), user, as_of: position });
+    fn remember_dead(&mut self, digest: TokenDigest, death: Death, position: Position) {
+        self.put_dead(digest, HeldDead { death: Some(death), as_of: position });
     }
 
-    /// Remembers that no session has the token. What is known as over keeps its reason, and is no longer looked up with
-    /// its user, of whom nothing more can be read by this token.
+    /// Remembers that no session has the token. What is known as over keeps its reason.
     fn remember_unknown(&mut self, digest: TokenDigest, position: Position) {
         let guard = self.table.sessions.guard();
         let (death, as_of) = match self.table.sessions.get(&digest, &guard) {
@@ -346,15 +341,17 @@ impl Keeper {
             Some(Held::Session(_)) | None => (None, position),
         };
         drop(guard);
-        self.put_dead(digest, HeldDead { death, user: None, as_of });
+        self.put_dead(digest, HeldDead { death, as_of });
     }
 
     fn put_dead(&mut self, digest: TokenDigest, mut dead: HeldDead) {
         self.forget_surplus_dead();
+        let mut left = None;
         let guard = self.table.sessions.guard();
         let was_dead = match self.table.sessions.get(&digest, &guard) {
             Some(Held::Session(session)) => {
                 self.index.remove(session.id, FirstHalf::of(&digest));
+                left = Some(session.user.id());
                 false
             }
             Some(Held::Dead(before)) => {
@@ -366,6 +363,8 @@ impl Keeper {
         if !was_dead && !self.has_room_for_dead() {
             // Nothing may be forgotten that a newer read could contradict. What is not in memory is asked for again.
             self.table.sessions.remove(&digest, &guard);
+            drop(guard);
+            self.let_go_of_any(left);
             return;
         }
         drop(guard);
@@ -373,9 +372,34 @@ impl Keeper {
         let guard = self.table.sessions.guard();
         self.table.sessions.insert(digest, Held::Dead(dead), &guard);
         drop(guard);
+        self.let_go_of_any(left);
         if !was_dead {
             self.dead.push_back(digest);
             self.forget_surplus_dead();
         }
+    }
+}
+
+/// As of when something was read.
+#[derive(Clone, Copy)]
+struct AsOf {
+    position: Position,
+    everyone: Epoch,
+}
+
+/// What a row says of the user's standing; none where it says nothing. A change is read again, and so is who could still
+/// have one session.
+fn standing_after<T>(entry: &LogEntry) -> Option<Standing<T>> {
+    match entry {
+        LogEntry::UserDisabled { .. } => Some(Standing::Barred),
+        LogEntry::UserDeleted { .. } => Some(Standing::Gone),
+        LogEntry::UserSessionsEnded { .. }
+        | LogEntry::PasswordChanged { .. }
+        | LogEntry::UserChanged { .. } => Some(Standing::Stale),
+        LogEntry::SessionEnded { .. }
+        | LogEntry::SessionMisused { .. }
+        | LogEntry::EveryoneEnded { .. }
+        | LogEntry::TokenKeyAdded { .. }
+        | LogEntry::TokenKeyForgotten { .. } => None,
     }
 }

@@ -4,11 +4,11 @@ use super::keeper::{EndKnown, Fill, Filled, MemoryLimits};
 use super::samples::*;
 use super::table::LookUp;
 use crate::domain::change::ChangeKind::{
-    EveryoneEnded, PasswordChanged, SessionEnded, SessionMisused, UserChanged, UserDisabled,
+    EveryoneEnded, PasswordChanged, SessionEnded, SessionMisused, UserChanged, UserDeleted, UserDisabled,
     UserSessionsEnded,
 };
 use crate::domain::id::Epoch;
-use crate::domain::session::Death;
+use crate::domain::session::{Death, Session};
 use crate::domain::token::TokenDigest;
 use crate::domain::user::{User, UserState};
 
@@ -62,7 +62,6 @@ fn each_kind_of_row_ends_what_it_names_for_its_reason() {
         let named = matches!(kind, SessionEnded | SessionMisused).then_some(1);
         memory.keeper.apply(&row(2, kind, 1, named, 2));
         if matches!(kind, UserSessionsEnded | PasswordChanged) {
-            assert_eq!(memory.look_up(1), LookUp::Miss, "{kind:?}: the user is read again");
             memory.keeper.fill(read(2, session(11, 2), Some(user(1, 2))), NOW);
             assert_eq!(memory.look_up(11), GOOD);
         }
@@ -111,11 +110,88 @@ fn a_user_who_changed_is_read_again_and_no_older_read_counts() {
 }
 
 #[test]
-fn a_user_who_is_gone_or_disabled_ends_all_sessions_for_good() {
+fn a_user_who_is_disabled_bars_every_session_until_a_newer_read() {
+    let disabled = User { state: UserState::Disabled, ..user(1, 1) };
+    let mut memory = Memory::with(1);
+    memory.keeper.fill(read(2, session(11, 1), Some(disabled)), NOW);
+    assert_eq!(
+        [1, 11].map(|one| memory.look_up(one)),
+        [LookUp::Over(Death::UserDisabled), LookUp::Over(Death::UserDisabled)]
+    );
+    memory.know(1, 21);
+    assert_eq!(memory.look_up(1), LookUp::Over(Death::UserDisabled), "from before");
+    memory.know(3, 21);
+    assert_eq!(memory.look_up(1), GOOD, "somebody enabled the user by hand, so that no session ended");
+}
+
+#[test]
+fn a_read_that_found_no_user_ends_what_it_found_and_nothing_else() {
+    let mut memory = Memory::with(1);
+    // As of the same position, since the making of a user has none: it may be from before that.
+    memory.keeper.fill(read(1, session(11, 1), None), NOW);
+    let gone = LookUp::Over(Death::UserDisabled);
+    assert_eq!([1, 11].map(|one| memory.look_up(one)), [LookUp::Miss, gone], "the next read decides");
+    memory.know(1, 1);
+    assert_eq!(memory.look_up(1), GOOD);
+    for _ in 0..2 {
+        memory.keeper.fill(read(1, session(11, 1), None), NOW);
+    }
+    assert_eq!(memory.look_up(1), LookUp::Miss);
+    memory.know(1, 1);
+    assert_eq!(memory.look_up(1), GOOD, "whatever else comes late");
+}
+
+#[test]
+fn a_user_made_under_the_id_of_a_deleted_one_has_sessions() {
+    let mut memory = Memory::with(1);
+    memory.keeper.apply(&row(5, UserDeleted, 1, None, 2));
+    let gone = LookUp::Over(Death::UserDisabled);
+    assert_eq!(memory.look_up(1), gone);
+    // A read may know of a later time than its position says.
+    memory.keeper.fill(read(4, session(11, 6), Some(user(1, 6))), NOW);
+    assert_eq!(memory.look_up(11), LookUp::Miss);
+    memory.keeper.fill(read(5, session(11, 6), Some(user(1, 6))), NOW);
+    assert_eq!([1, 11].map(|one| memory.look_up(one)), [gone, GOOD]);
+}
+
+#[test]
+fn the_reason_of_an_end_never_changes() {
+    let changed = User { password_epoch: Epoch::from_i64(2), ..user(1, 2) };
+    // Everyone's sessions ended, then the password changed.
+    let mut memory = Memory::with(1);
+    memory.keeper.apply(&row(2, EveryoneEnded, 1, None, 2));
+    assert_eq!(memory.look_up(1), REVOKED);
+    memory.keeper.apply(&row(3, PasswordChanged, 1, None, 2));
+    assert_eq!(memory.look_up(1), LookUp::Miss, "the database knows which came first");
+    let everyone = |fill: Fill| Fill { everyone_epoch: Epoch::from_i64(2), ..fill };
+    memory.keeper.fill(everyone(read(3, session(1, 1), Some(changed.clone()))), NOW);
+    assert_eq!(memory.look_up(1), REVOKED);
+    // The other way round.
+    let mut memory = Memory::with(1);
+    memory.keeper.apply(&row(2, PasswordChanged, 1, None, 2));
+    assert_eq!(memory.look_up(1), LookUp::Over(Death::CredentialsChanged));
+    memory.keeper.apply(&row(3, EveryoneEnded, 1, None, 2));
+    assert_eq!(memory.look_up(1), LookUp::Miss);
+    let reason = crate::domain::session::EndReason::CredentialsChanged;
+    let marked = crate::domain::session::Ended { time: NOW, reason };
+    let marked = Session { ended: Some(marked), ..session(1, 1) };
+    memory.keeper.fill(everyone(read(3, marked, Some(changed))), NOW);
+    assert_eq!(memory.look_up(1), LookUp::Over(Death::CredentialsChanged));
+    // What is over does not become another end by the end of the user, nor by one in doubt.
+    let mut memory = Memory::with(1);
+    memory.keeper.apply(&row(2, UserSessionsEnded, 1, None, 2));
+    memory.keeper.end_known(&[EndKnown::User(user_id(1), None, Death::CredentialsChanged)]);
+    memory.keeper.apply(&row(3, UserDisabled, 1, None, 3));
+    memory.keeper.apply(&row(4, UserDeleted, 1, None, 4));
+    assert_eq!(memory.look_up(1), REVOKED);
+}
+
+#[test]
+fn a_user_who_is_gone_for_good_stays_gone_where_the_change_was_lost() {
     let disabled = User { state: UserState::Disabled, ..user(1, 2) };
     for gone in [None, Some(disabled)] {
         let mut memory = Memory::with(1);
-        memory.keeper.fill(read(2, session(11, 1), gone), NOW);
+        memory.keeper.fill(read(2, session(1, 1), gone), NOW);
         assert_eq!(memory.look_up(1), LookUp::Over(Death::UserDisabled));
         memory.keeper.begin_at(at(1));
         memory.know(1, 1);
@@ -151,8 +227,7 @@ fn the_dead_are_bounded_and_none_is_forgotten_before_the_log_has_passed_it() {
     die(&mut memory, 20, 21);
     assert_eq!((dead(&memory), memory.look_up(20)), (5, REVOKED), "the oldest went");
     for number in 1..1_000 {
-        let (one, owner) =
-            (crate::domain::session::Session { user_id: user_id(number), ..ended(number) }, user(number, 1));
+        let (one, owner) = (Session { user_id: user_id(number), ..ended(number) }, user(number, 1));
         memory.keeper.fill(read(9, one, Some(owner)), NOW);
     }
     assert!(memory.keeper.holding().users < 200, "and nor are users without sessions kept for ever");
@@ -236,8 +311,7 @@ fn books_that_a_panic_left_torn_are_made_anew_from_what_the_table_holds() {
     memory.keeper.apply(&row(2, SessionEnded, 2, Some(2), 1));
     memory.keeper.apply(&row(3, UserSessionsEnded, 3, None, 2));
     memory.keeper.recover();
-    // The user is read again before the reason is told.
-    assert_eq!([1, 2, 3].map(|one| memory.look_up(one)), [LookUp::Miss, LookUp::Miss, LookUp::Miss]);
+    assert_eq!([1, 2, 3].map(|one| memory.look_up(one)), [LookUp::Miss, REVOKED, LookUp::Miss]);
     let holding = memory.keeper.holding();
     assert_eq!((holding.sessions, holding.dead), (0, 1));
     memory.keeper.begin_at(at(1));

@@ -19,6 +19,7 @@ mod recent;
 mod session;
 pub mod table;
 mod terms;
+pub mod token_keys;
 pub mod told;
 mod usage;
 mod user;

@@ -52,6 +52,7 @@ impl RecentChanges {
                 self.everyone = self.everyone.max(row.position);
                 return;
             }
+            LogEntry::TokenKeyAdded { .. } | LogEntry::TokenKeyForgotten { .. } => return,
         };
         let last = self.subjects.entry(subject).or_insert(row.position);
         *last = row.position.max(*last);

@@ -96,7 +96,7 @@ pub(super) fn row(
 ) -> LoggedChange {
     let user = (kind != ChangeKind::EveryoneEnded).then(|| user_id(user));
     let epoch = (!kind.is_of_one_session()).then(|| Epoch::from_i64(epoch));
-    let entry = LogEntry::from_columns(kind.as_i16(), user, session.map(session_id), epoch);
+    let entry = LogEntry::from_columns(kind.as_i16(), user, session.map(session_id), epoch, None);
     let (position, nonce) = (at(position), Nonce(position.to_le_bytes()));
     LoggedChange { position, nonce, entry: entry.expect("the fields of its kind"), time: NOW }
 }

@@ -15,7 +15,7 @@ use crate::domain::client::Client;
 use crate::domain::id::{Epoch, Position, SessionId};
 use crate::domain::session::{Death, FUTURE_MAX, Session};
 use crate::domain::time::UnixMillis;
-use crate::domain::user::User;
+use crate::domain::user::{User, UserState};
 
 /// How long after a use the database knows of it, at the latest, while it answers.
 const WRITTEN_WITHIN: Duration = WRITE_INTERVAL.saturating_mul(2);
@@ -36,8 +36,6 @@ pub(super) enum Held {
 pub(super) struct HeldDead {
     /// Why; none where no session has the token.
     pub(super) death: Option<Death>,
-    /// Whose it was, as far as memory knows: a user who is barred is told as such.
-    pub(super) user: Option<HeldUser>,
     /// The position as of which it was known first; not forgotten before the follower has passed it.
     pub(super) as_of: Position,
 }
@@ -112,16 +110,18 @@ impl HeldSession {
         everyone: Epoch,
         now: UnixMillis,
     ) -> Verdict {
+        let by_everyone = self.terms.everyone_epoch < everyone;
+        match by_epoch {
+            // Which of the two came first is known to the database alone.
+            Verdict::Over(death) if by_everyone && death != Death::Revoked => return Verdict::Ask,
+            Verdict::Over(_) | Verdict::Ask => return by_epoch,
+            Verdict::Good if by_everyone => return Verdict::Over(Death::Revoked),
+            Verdict::Good => {}
+        }
         match standing {
             Standing::Barred => return Verdict::Over(Death::UserDisabled),
-            Standing::Stale => return Verdict::Ask,
+            Standing::Stale | Standing::Gone => return Verdict::Ask,
             Standing::Active(_) => {}
-        }
-        if by_epoch != Verdict::Good {
-            return by_epoch;
-        }
-        if self.terms.everyone_epoch < everyone {
-            return Verdict::Over(Death::Revoked);
         }
         if self.is_past_end(now) {
             return Verdict::Over(Death::Expired);
@@ -130,6 +130,13 @@ impl HeldSession {
             return if self.is_known_idle(now) { Verdict::Over(Death::Expired) } else { Verdict::Ask };
         }
         Verdict::Good
+    }
+
+    /// Whether it is over by an epoch, its user's or everyone's.
+    pub(super) fn is_over_by_epoch(&self, everyone: Epoch) -> bool {
+        let facts = self.user.facts();
+        self.terms.everyone_epoch < everyone
+            || matches!(facts.verdict_on(self.user_epoch()), Verdict::Over(_))
     }
 
     /// Whether `now` lies within its deadlines, as far as this node knows of its uses.
@@ -147,6 +154,11 @@ impl HeldSession {
     pub(super) fn user_epoch(&self) -> Epoch {
         let lower = self.user_epoch.load(Ordering::Acquire);
         Epoch::from_i64(i64::from(self.terms.user_epoch_upper) << u32::BITS | i64::from(lower))
+    }
+
+    /// Whether it would be idle after `lead`, counted from `now`, by the last use that the database knows.
+    pub(super) fn seems_idle_within(&self, lead: Duration, now: UnixMillis) -> bool {
+        self.last_use.unwritten_for(now).saturating_add(lead) >= self.terms.idle_limit
     }
 
     /// Remembers a use at `now`; true where it is to be queued for being written down.
@@ -224,15 +236,23 @@ fn lower_half(epoch: Epoch) -> u32 {
     u32::try_from(epoch.as_i64() & i64::from(u32::MAX)).expect("half of 64 bits")
 }
 
-/// Whether a session is over for good by one read of it and its user. The one that goes on when its siblings end is stamped
-/// with the new epoch at once, so one that is behind will never catch up.
-pub(super) fn death_as_read(session: &Session, user: Option<&User>) -> Option<Death> {
+/// Whether a session is over for good by one read of it, its user and the epoch of everyone. The one that goes on when its
+/// siblings end is stamped with the new epoch at once, so one that is behind will never catch up; and a user who is made
+/// under the id of one who is gone begins with a higher epoch.
+pub(super) fn death_as_read(session: &Session, user: Option<&User>, everyone: Epoch) -> Option<Death> {
     if let Some(ended) = session.ended {
         return Some(ended.reason.into());
     }
-    let user = user.filter(|user| session.user_epoch < user.credential_epoch)?;
-    let password = session.user_epoch < user.password_epoch;
-    Some(if password { Death::CredentialsChanged } else { Death::Revoked })
+    if session.everyone_epoch < everyone {
+        return Some(Death::Revoked);
+    }
+    match user {
+        None => Some(Death::UserDisabled),
+        Some(user) if session.user_epoch >= user.credential_epoch => None,
+        Some(user) if user.state != UserState::Active => Some(Death::UserDisabled),
+        Some(user) if session.user_epoch < user.password_epoch => Some(Death::CredentialsChanged),
+        Some(_) => Some(Death::Revoked),
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::encoded::EncodedUser;
 use super::facts::Standing;
 use super::lease::{Lease, Leased};
 use super::session::{Held, HeldDead, HeldSession, Verdict};
-use super::user::{FactsNow, HeldUser};
+use super::token_keys::TokenKeySet;
 use super::uses::Uses;
 use crate::domain::client::{Binding, Client};
 use crate::domain::id::{Epoch, SessionId, UserId};
@@ -30,6 +30,7 @@ pub struct Table {
     /// Sessions born before are over. Only goes up.
     pub(super) everyone_epoch: AtomicI64,
     pub(super) uses: Uses,
+    pub(super) token_keys: TokenKeySet,
 }
 
 /// What memory says of a token.
@@ -55,12 +56,19 @@ pub struct GoodSession<'t> {
 }
 
 impl Table {
-    /// An empty one, that queues at most `uses_max` uses to be written down.
+    /// An empty one, that queues at most `uses_max` uses to be written down, where no other node uses the sessions.
     pub fn new(uses_max: usize) -> Arc<Self> {
+        Self::beside_others(uses_max, Duration::ZERO)
+    }
+
+    /// The same where other nodes use the sessions as well: the last uses that come within `lead` of the moment when a
+    /// session seems idle to them are to be written before they are answered.
+    pub fn beside_others(uses_max: usize, lead: Duration) -> Arc<Self> {
         Arc::new(Self {
             sessions: HashMap::default(),
             everyone_epoch: AtomicI64::new(0),
-            uses: Uses::new(uses_max),
+            uses: Uses::new(uses_max, lead),
+            token_keys: TokenKeySet::default(),
         })
     }
 
@@ -122,6 +130,21 @@ impl Table {
         }
     }
 
+    /// Whether the session of the token is past its deadlines if the time is `time`. For whoever was told already that it is
+    /// over by them at another time.
+    pub fn is_past_deadlines(&self, digest: &TokenDigest, time: UnixMillis) -> bool {
+        let guard = self.sessions.guard();
+        match self.sessions.get(digest, &guard) {
+            Some(Held::Session(session)) => !session.is_within_deadlines(time),
+            Some(Held::Dead(_)) | None => false,
+        }
+    }
+
+    /// The token keys that the database knows.
+    pub fn token_keys(&self) -> &TokenKeySet {
+        &self.token_keys
+    }
+
     /// The book of uses to be written down.
     pub fn uses(&self) -> &Uses {
         &self.uses
@@ -134,14 +157,7 @@ impl Table {
 
 impl HeldDead {
     fn told<T>(&self) -> LookUp<T> {
-        let facts = self.user.as_ref().map(HeldUser::facts);
-        match (facts.as_ref().map(FactsNow::standing), self.death) {
-            (_, None) => LookUp::NotKnown,
-            // What is told of a user who changed is read again; that the session is over does not change.
-            (Some(Standing::Stale), _) => LookUp::Miss,
-            (Some(Standing::Barred), _) => LookUp::Over(Death::UserDisabled),
-            (Some(Standing::Active(_)) | None, Some(death)) => LookUp::Over(death),
-        }
+        self.death.map_or(LookUp::NotKnown, LookUp::Over)
     }
 }
 
@@ -219,6 +235,13 @@ impl GoodSession<'_> {
     /// What use from `client` does to the session.
     pub fn bound_to(&self, client: &Client, binding: Binding) -> BindingVerdict {
         binding.verdict(self.session.is_used_by(client), self.is_remembered())
+    }
+
+    /// Whether a use at `now` has to be written before it is answered, since other nodes are about to take the session for
+    /// idle.
+    pub fn is_to_be_written_first(&self, now: UnixMillis) -> bool {
+        let lead = self.uses.lead;
+        !lead.is_zero() && self.session.seems_idle_within(lead, now)
     }
 
     /// Counts a use at `now`.

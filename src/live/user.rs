@@ -41,7 +41,6 @@ struct Head {
 struct First {
     /// [`CHANGED`] once this is not what is known any more.
     read_epoch: AtomicU32,
-    password_epoch: u32,
     whole_len: u16,
     principal_len: u16,
     login_start: u16,
@@ -61,7 +60,6 @@ impl HeldUser {
     /// as `encode` tells it.
     pub(super) fn new(id: UserId, user: Option<&User>, position: Position, encode: Encoder) -> Self {
         let mut facts = Facts::unknown();
-        facts.raise_password_epoch(user);
         facts.read(user.filter(|user| may_have_sessions(user)).map(|user| Told::of(user, encode)), user);
         let as_of = AtomicI64::new(position.as_i64());
         let head = |first, since| Head { id, since: ArcSwapOption::new(since), as_of, first };
@@ -92,11 +90,7 @@ impl HeldUser {
     /// Takes in what a read with the head at `position` says; none when the user is gone. It counts only where nothing newer
     /// is known.
     pub(super) fn learn(&self, user: Option<&User>, position: Position, encode: Encoder) {
-        let counts = position >= self.as_of();
-        if !counts {
-            if user.is_some_and(|user| user.password_epoch > self.facts().epochs().password) {
-                self.change(|facts| facts.raise_password_epoch(user));
-            }
+        if position < self.as_of() {
             return;
         }
         self.set_as_of(position);
@@ -105,7 +99,6 @@ impl HeldUser {
             return;
         }
         self.change(|facts| {
-            facts.raise_password_epoch(user);
             facts.read(told, user);
         });
     }
@@ -115,12 +108,11 @@ impl HeldUser {
         self.change(|facts| facts.end_before(epoch, death));
     }
 
-    /// A row of the log at `position` says that the user is barred since then, or has changed; passed over where something
-    /// newer is known.
-    pub(super) fn change_standing(&self, is_barred: bool, position: Position) {
+    /// A row of the log at `position` says what became of the user; passed over where something newer is known.
+    pub(super) fn change_standing(&self, standing: Standing<Arc<Told>>, position: Position) {
         if position > self.as_of() {
             self.set_as_of(position);
-            self.change(|facts| facts.standing = if is_barred { Standing::Barred } else { Standing::Stale });
+            self.change(|facts| facts.standing = standing);
         }
     }
 
@@ -178,7 +170,6 @@ impl First {
     fn none() -> Self {
         Self {
             read_epoch: AtomicU32::new(CHANGED),
-            password_epoch: 0,
             whole_len: 0,
             principal_len: 0,
             login_start: 0,
@@ -194,7 +185,6 @@ impl First {
         let Parts { whole_len, principal_len, login } = &told.parts;
         let first = Self {
             read_epoch: AtomicU32::new(read_epoch),
-            password_epoch: u32::try_from(facts.epochs.password.as_i64()).ok()?,
             whole_len: u16::try_from(*whole_len).ok()?,
             principal_len: u16::try_from(*principal_len).ok()?,
             login_start: u16::try_from(login.start).ok()?,
@@ -203,12 +193,8 @@ impl First {
         is_new.then(|| (first, Arc::clone(told)))
     }
 
-    fn epochs(&self, read: u32) -> Epochs {
-        Epochs {
-            ended: Epoch::default(),
-            read: Epoch::from_i64(read.into()),
-            password: Epoch::from_i64(self.password_epoch.into()),
-        }
+    fn epochs(read: u32) -> Epochs {
+        Epochs { ended: Epoch::default(), read: Epoch::from_i64(read.into()) }
     }
 
     fn parts(&self) -> Parts {
@@ -230,6 +216,7 @@ impl FactsNow<'_> {
             Self::Since(facts) => match facts.as_deref().map(|facts| &facts.standing) {
                 Some(Standing::Active(told)) => Standing::Active(told.view()),
                 Some(Standing::Barred) => Standing::Barred,
+                Some(Standing::Gone) => Standing::Gone,
                 Some(Standing::Stale) | None => Standing::Stale,
             },
         }
@@ -246,7 +233,7 @@ impl FactsNow<'_> {
 
     fn epochs(&self) -> Epochs {
         match self {
-            Self::First(user, read) => user.head().first.epochs(*read),
+            Self::First(_, read) => First::epochs(*read),
             Self::Since(facts) => facts.as_deref().map_or_else(Epochs::default, |facts| facts.epochs),
         }
     }
@@ -254,9 +241,7 @@ impl FactsNow<'_> {
     /// Whether they say all that a read says of a user who may have sessions.
     fn say(&self, user: &User, told: &Told) -> bool {
         let epochs = self.epochs();
-        epochs.read == user.credential_epoch
-            && epochs.password >= user.password_epoch
-            && self.standing() == Standing::Active(told.view())
+        epochs.read == user.credential_epoch && self.standing() == Standing::Active(told.view())
     }
 
     fn to_facts(&self) -> Facts {
@@ -265,7 +250,7 @@ impl FactsNow<'_> {
                 let first = &user.head().first;
                 let told = Told { bytes: user.0.slice.to_vec(), parts: first.parts() };
                 let standing = Standing::Active(Arc::new(told));
-                Facts { epochs: first.epochs(*read), endings: Vec::new(), standing }
+                Facts { epochs: First::epochs(*read), endings: Vec::new(), standing }
             }
             Self::Since(facts) => facts.as_deref().map_or_else(Facts::unknown, Facts::clone),
         }
@@ -332,7 +317,7 @@ mod tests {
         let held = HeldUser::new(user(1, 1).id, Some(&user(1, 1)), at(1), Encoded::nothing);
         held.learn(Some(&user(1, 1)), at(3), Encoded::nothing);
         assert!(matches!(held.facts(), FactsNow::First(..)));
-        held.change_standing(false, at(2));
+        held.change_standing(Standing::Stale, at(2));
         assert!(matches!(held.facts(), FactsNow::First(..)), "older than the read");
         held.learn(Some(&user(1, 2)), at(3), Encoded::nothing);
         assert_eq!(held.facts().verdict_on(Epoch::FIRST), Verdict::Ask);

@@ -1,9 +1,11 @@
 //! Uses of sessions that the database does not know yet.
 //!
 //! A reader queues the first use after one that is written, without waiting: the queue is an array made at the start. What
-//! has been queued is written when the session was not written for [`WRITE_INTERVAL`], so that an idle limit holds exactly
-//! on this node, and within about a second on others, at the price of one write a minute and session at most. Where the
-//! queue is full the next use tries again.
+//! has been queued is written when the session was not written for [`WRITE_INTERVAL`], at the price of one write a minute
+//! and session at most. Where the queue is full the next use tries again.
+//!
+//! Other nodes know of a use once it is written. So one that comes shortly before the session would seem idle to them, by
+//! what is written, is written before it is answered: a session that is used within its idle limit is idle on no node.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -24,6 +26,8 @@ pub const WRITE_INTERVAL: Duration = Duration::from_mins(1);
 pub struct Uses {
     sender: SyncSender<(SessionId, TokenDigest)>,
     book: Mutex<Book>,
+    /// How long before a session would seem idle to other nodes a use is written at once; nothing where there is no other.
+    pub(super) lead: Duration,
 }
 
 #[derive(Debug)]
@@ -38,10 +42,10 @@ struct Book {
 
 impl Uses {
     /// Room for `uses_max` uses between two flushes, and as many sessions that left memory.
-    pub(super) fn new(uses_max: usize) -> Self {
+    pub(super) fn new(uses_max: usize, lead: Duration) -> Self {
         let (sender, queue) = sync_channel(uses_max.max(1));
         let book = Book { queue, queued: HashMap::new(), left: HashMap::new(), left_max: uses_max };
-        Self { sender, book: Mutex::new(book) }
+        Self { sender, book: Mutex::new(book), lead }
     }
 
     /// Queues a use, which the session was marked with.
@@ -109,6 +113,14 @@ impl Table {
             // A use that came in between found the mark and was not queued: it stays in the book.
             session.last_use.is_unwritten() && session.marks.queue()
         });
+    }
+
+    /// Takes note that a use was written before it was answered.
+    pub fn use_written(&self, digest: &TokenDigest, used: UnixMillis) {
+        let guard = self.sessions.guard();
+        if let Some(Held::Session(session)) = self.sessions.get(digest, &guard) {
+            session.last_use.learn(used);
+        }
     }
 
     fn unwritten(&self, is_due: impl Fn(&HeldSession) -> bool) -> Vec<(SessionId, UnixMillis)> {

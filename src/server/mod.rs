@@ -41,6 +41,7 @@ use crate::store::{Store, StoreError};
 use crate::supervise::Supervisor;
 use crate::telemetry::{Metrics, report_wait};
 use crate::usecases::record_last_seen::record_all;
+use crate::usecases::token_keys::register_token_keys;
 use crate::usecases::{App, Tasks};
 use health::Health;
 use upkeep::Upkeep;
@@ -225,12 +226,6 @@ async fn wire(
         if coordination.is_exclusive() { DatabaseClock::OfThisMachine } else { DatabaseClock::ItsOwn };
     let time = DatabaseTime::ask(Arc::clone(&clock), goes_by, &*store);
     let time = report_wait("the database to tell its time", time).await?;
-    let fingerprints: Vec<_> = keys.keys().iter().map(|key| (key.id(), key.fingerprint())).collect();
-    let registered = store.register_token_keys(&fingerprints, time.now());
-    let what = "the database to record the token keys, which a backup or another transaction may lock";
-    if let Some(key) = report_wait(what, registered).await? {
-        return Err(StartError::KeyMismatch(key));
-    }
     let (params, limits) = (settings::argon2_params(config)?, settings::pool_limits(config));
     let hashing = HashingPool::start(params, limits, Arc::clone(&entropy), supervisor);
     let hashing = hashing.map_err(StartError::Threads)?;
@@ -249,7 +244,7 @@ async fn wire(
         },
     )
     .await?;
-    Ok(App {
+    let app = App {
         throttle: throttle.map(|policy| Throttle::new(policy, clock, &*entropy)),
         store,
         fleet,
@@ -259,7 +254,15 @@ async fn wire(
         session_policy: settings::session_policy(config),
         password_policy,
         tasks: Tasks::default(),
-    })
+    };
+    let what = "the token keys to be recorded, which a backup or another transaction may hold up";
+    let error = match report_wait(what, register_token_keys(&app)).await {
+        Ok(None) => return Ok(app),
+        Ok(Some(key)) => StartError::KeyMismatch(key),
+        Err(error) => error.into(),
+    };
+    app.fleet.stop().await;
+    Err(error)
 }
 
 /// Starts to follow the log, and fills memory: a node answers nothing before that.
@@ -375,6 +378,8 @@ impl Server {
         let finish = async {
             serving.as_mut().await;
             app.tasks.drained().await;
+            // After a restart nobody else knows of them.
+            app.fleet.unsettled_ended().await;
         };
         let drained = tokio::select! {
             () = finish => Drained::Clean,
@@ -391,6 +396,14 @@ impl Server {
                 tracing::warn!(?refusal, "the last uses of sessions were not written");
             },
             _ = too_late => tracing::warn!("the last uses of sessions were not written in time"),
+        }
+        match app.fleet.stats().unsettled {
+            0 => {}
+            sessions => tracing::error!(
+                sessions,
+                "sessions were ended here whose end the database does not know: those of them that it never took are good \
+                 again; end them once more"
+            ),
         }
         stop_rest.cancel();
         app.fleet.stop().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::StartError;
-use crate::config::{Binding as Configured, Config};
+use crate::config::{self, Binding as Configured, Config};
 use crate::domain::client::Binding;
 use crate::domain::password::PasswordPolicy;
 use crate::domain::session::SessionPolicy;
@@ -11,6 +11,7 @@ use crate::fleet::FleetPolicy;
 use crate::grpc::callers::{Caller, Callers};
 use crate::grpc::listener::WireLimits;
 use crate::live::keeper::MemoryLimits;
+use crate::live::uses::WRITE_INTERVAL;
 use crate::passwords::cost::Argon2Params;
 use crate::passwords::pool::PoolLimits;
 use crate::passwords::throttle::{Budget, ThrottlePolicy};
@@ -83,6 +84,8 @@ pub(super) fn throttle_policy(config: &Config) -> Result<Option<ThrottlePolicy>,
     }))
 }
 
+const _: () = assert!(config::USE_WRITE_INTERVAL.as_millis() == WRITE_INTERVAL.as_millis());
+
 pub(super) fn fleet_policy(config: &Config) -> FleetPolicy {
     let fleet = &config.fleet;
     let sessions_max = count(fleet.sessions_in_memory_max);
@@ -96,6 +99,7 @@ pub(super) fn fleet_policy(config: &Config) -> FleetPolicy {
         },
         fills_waiting_max: count(fleet.fills_waiting_max),
         uses_waiting_max: USES_WAITING_MAX,
+        uses_lead: config::uses_lead(config.maintenance.last_seen_flush_ms),
     }
 }
 
@@ -131,7 +135,7 @@ pub(super) fn wire_limits(config: &Config) -> WireLimits {
 }
 
 pub(super) fn callers(config: &Config) -> Callers {
-    let caller = |(name, caller): (&String, &crate::config::Caller)| Caller {
+    let caller = |(name, caller): (&String, &config::Caller)| Caller {
         name: name.clone(),
         key_sha256: caller.key_sha256.0,
         allow: caller.allow.clone(),

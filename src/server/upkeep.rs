@@ -9,12 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use crate::config;
+use crate::domain::token::KeyId;
 use crate::fleet::lease_change::ChangeWatch;
 use crate::fleet::membership::Evictions;
 use crate::supervise::Supervisor;
 use crate::telemetry::Metrics;
 use crate::usecases::purge::{purge, truncate_log};
 use crate::usecases::record_last_seen::record_due;
+use crate::usecases::token_keys::register_token_keys;
 use crate::usecases::{App, Tasks};
 
 /// How often a node looks whether it still holds its lease.
@@ -124,9 +126,25 @@ impl Upkeep {
     async fn look_after_nodes(self: Arc<Self>, mut turns: Turns) {
         let (mut evictions, mut changes) = (Evictions::default(), ChangeWatch::default());
         while turns.next().await {
+            self.look_after_token_keys().await;
             if let Err(error) = self.app.fleet.look_after(&mut evictions, &mut changes).await {
                 tracing::debug!(%error, "the list of nodes was not looked after; it is tried again");
             }
+        }
+    }
+
+    /// Where this node joined again, others may have begun to sign with keys of which it has not heard.
+    async fn look_after_token_keys(&self) {
+        if self.app.fleet.table().token_keys().is_whole() {
+            return;
+        }
+        match register_token_keys(&self.app).await {
+            Ok(None) => {}
+            Ok(Some(KeyId(key))) => tracing::error!(
+                key,
+                "another node recorded another token key of this number: give all nodes the same key file"
+            ),
+            Err(error) => tracing::debug!(%error, "the token keys were not recorded; it is tried again"),
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Change, LoggedChange, Result, Stamp};
-use crate::domain::id::{Epoch, LogId, NodeId, Nonce, Position};
+use crate::domain::id::{LogId, NodeId, Nonce, Position};
 use crate::domain::time::UnixMillis;
 
 /// What was heard of the log.
@@ -180,8 +180,6 @@ pub struct Polled {
     pub head: Position,
     /// How long leases are.
     pub lease: LeaseDuration,
-    /// The epoch of everyone.
-    pub everyone_epoch: Epoch,
     /// The state of the node's own row; none when it is gone.
     pub node: Option<NodeState>,
     /// Whether the database takes writes, and is not a replica.

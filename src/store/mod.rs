@@ -13,6 +13,8 @@ pub mod coordination;
 pub mod observed;
 pub mod sql;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 pub use crate::domain::change::{ChangeKind, LogEntry, LoggedChange};
@@ -50,19 +52,41 @@ pub struct Stamp {
     pub nonce: Nonce,
 }
 
+/// After this time every node has heard of a key that was recorded, or holds no lease from before. Far more than any lease
+/// lasts.
+pub const KEYS_HEARD_AFTER: Duration = Duration::from_mins(10);
+
+/// What became of the registration of token keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RegisterTokenKeys {
+    /// All of them are recorded.
+    Registered {
+        /// The numbers of all keys that the database knows.
+        known: Vec<KeyId>,
+        /// What the log says of it: once it is in force, every node has heard of the keys of the ring. None where all of
+        /// them were recorded long ago ([`KEYS_HEARD_AFTER`]).
+        change: Option<Change>,
+    },
+    /// The key of this number is known with another fingerprint.
+    Mismatch(KeyId),
+}
+
 /// Durable state, shared by all nodes.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The database's own time. Also the cheapest proof that the database answers.
     async fn database_time(&self) -> Result<UnixMillis>;
 
-    /// Records the fingerprint of each key not known yet, and answers the number of a key that is recorded with another
-    /// fingerprint. Nothing is recorded in that case.
+    /// Records the fingerprint of each key not known yet, and says so in the log, unless there was no key before: then no
+    /// other node is there. Nothing is recorded where a key is known with another fingerprint.
     async fn register_token_keys(
         &self,
         keys: &[(KeyId, KeyFingerprint)],
-        now: UnixMillis,
-    ) -> Result<Option<KeyId>>;
+        stamp: Stamp,
+    ) -> Result<RegisterTokenKeys>;
+
+    /// Forgets the fingerprint of a key that no node has any more, and says so in the log. None where it is not known.
+    async fn forget_token_key(&self, key: KeyId, stamp: Stamp) -> Result<Option<Change>>;
 
     /// Adds a user. Login and id are unique for all time of the row, compared byte for byte.
     async fn create_user(&self, user: NewUser) -> Result<CreateUser>;

@@ -10,8 +10,8 @@ use super::coordination::{
 };
 use super::{
     Change, CreateUser, Credentials, EndTarget, Ending, Filling, LoggedChange, NewSession, NewUser,
-    PasswordChange, Result, SessionKey, SessionRecord, Stamp, Store, StoreError, UpdateUser, UserChange,
-    UserKey,
+    PasswordChange, RegisterTokenKeys, Result, SessionKey, SessionRecord, Stamp, Store, StoreError,
+    UpdateUser, UserChange, UserKey,
 };
 use crate::domain::id::{LogId, NodeId, Nonce, Position, SessionId, UserId};
 use crate::domain::password::PasswordHash;
@@ -90,7 +90,8 @@ macro_rules! observed {
 
 observed! { Store for ObservedStore {
     database_time() -> UnixMillis;
-    register_token_keys(keys: &[(KeyId, KeyFingerprint)], now: UnixMillis) -> Option<KeyId>;
+    register_token_keys(keys: &[(KeyId, KeyFingerprint)], stamp: Stamp) -> RegisterTokenKeys;
+    forget_token_key(key: KeyId, stamp: Stamp) -> Option<Change>;
     create_user(user: NewUser) -> CreateUser;
     user(key: UserKey<'_>) -> Option<User>;
     credentials(key: UserKey<'_>) -> Option<Credentials>;

@@ -21,6 +21,7 @@ pub mod set_lease;
 pub mod set_password;
 pub mod sign_in;
 pub mod start_new_log;
+pub mod token_keys;
 pub mod update_user;
 pub mod validate_session;
 

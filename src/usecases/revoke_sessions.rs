@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::App;
+use super::token_keys::may_be_good_elsewhere;
 use crate::domain::id::Position;
 use crate::domain::refusal::Refusal;
 use crate::domain::session::EndReason;
-use crate::domain::token::NotGenuine;
 pub use crate::store::EndTarget;
 use crate::store::{Change, Ending};
 
@@ -16,10 +16,8 @@ use crate::store::{Change, Ending};
 pub async fn log_out(app: &Arc<App>, token: &str) -> Result<Change, Refusal> {
     match app.keys.verify(token) {
         Ok(genuine) => revoke_sessions(app, EndTarget::Digest(genuine.digest)).await,
-        Err(NotGenuine::UnknownKey { expire_time }) if app.now() < expire_time => Err(Refusal::LeaseLost),
-        Err(NotGenuine::Forged | NotGenuine::UnknownKey { .. }) => {
-            Ok(Change { ended: 0, position: Position::ZERO, rows: Vec::new() })
-        }
+        Err(why) if may_be_good_elsewhere(app, why) => Err(Refusal::LeaseLost),
+        Err(_) => Ok(Change { ended: 0, position: Position::ZERO, rows: Vec::new() }),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::App;
+use super::token_keys::verify;
 use crate::domain::client::Client;
 use crate::domain::id::SessionId;
 use crate::domain::login_name::LoginName;
@@ -17,7 +18,8 @@ use crate::domain::token::GenuineToken;
 use crate::fleet::carried_time::Doubt;
 pub use crate::fleet::look_up::Moment;
 use crate::live::table::{GoodSession, LookUp};
-use crate::store::{EndTarget, Ending};
+use crate::mutation::Mutation;
+use crate::store::{EndTarget, Ending, StoreError};
 
 /// How often a session is read that changes again and again while it is.
 const READS_MAX: u32 = 5;
@@ -63,6 +65,8 @@ enum Asked<T> {
     Good(T),
     /// It was used from another device and has to end.
     Ends(SessionId),
+    /// The session is good, and the use has to be written first.
+    WriteFirst(SessionId),
     /// The database has to be asked.
     Miss,
 }
@@ -93,10 +97,10 @@ fn at_once<T>(
     token: &str,
     answer: impl FnOnce(Validated<'_>) -> T,
 ) -> Result<Option<T>, Refusal> {
-    let genuine = app.keys.verify(token).map_err(|_| Refusal::SessionTokenInvalid)?;
+    let genuine = verify(app, token)?;
     match ask_memory(app, when, &genuine, &Demands::default(), answer)? {
         Asked::Good(answer) => Ok(Some(answer)),
-        Asked::Ends(_) | Asked::Miss => Ok(None),
+        Asked::Ends(_) | Asked::WriteFirst(_) | Asked::Miss => Ok(None),
     }
 }
 
@@ -107,7 +111,7 @@ pub async fn validate_session<T>(
     demands: &Demands,
     answer: impl Fn(Validated<'_>) -> T,
 ) -> Result<T, Refusal> {
-    let genuine = app.keys.verify(token).map_err(|_| Refusal::SessionTokenInvalid)?;
+    let genuine = verify(app, token)?;
     for _ in 0..READS_MAX {
         match ask_memory(app, When::Now, &genuine, demands, &answer)? {
             Asked::Good(answer) => return Ok(answer),
@@ -115,6 +119,7 @@ pub async fn validate_session<T>(
                 end_elsewhere(app, session).await?;
                 return Err(Refusal::SessionBindingMismatch);
             }
+            Asked::WriteFirst(session) => write_use(app, session, &genuine).await?,
             Asked::Miss => {
                 app.fleet.fill(genuine.digest).await?;
             }
@@ -200,13 +205,16 @@ fn by_both_clocks<T>(
     other: UnixMillis,
 ) -> Result<Asked<T>, Refusal> {
     let is_expired = |at| at >= genuine.expire_time;
-    match (is_expired(now), is_expired(other), &told) {
+    match (is_expired(now), is_expired(other), told) {
         (true, true, _) => Err(Refusal::SessionExpired),
-        (false, false, Err(Refusal::SessionExpired)) if !app.fleet.is_expired_at(&genuine.digest, other) => {
-            Err(Refusal::LeaseLost)
+        (_, by_token, Err(Refusal::SessionExpired)) => {
+            let by_other = by_token || app.fleet.is_expired_at(&genuine.digest, other);
+            Err(if by_other { Refusal::SessionExpired } else { Refusal::LeaseLost })
         }
-        (false, false, _) => told,
-        (true, false, _) | (false, true, _) => Err(Refusal::LeaseLost),
+        // Whatever else took the session away did so whatever the time is.
+        (_, _, Err(refusal)) => Err(refusal),
+        (false, false, told) => told,
+        (true, false, Ok(_)) | (false, true, Ok(_)) => Err(Refusal::LeaseLost),
     }
 }
 
@@ -230,10 +238,28 @@ fn meet<T>(
     if demands.max_auth_age.is_some_and(too_old) {
         return Err(Refusal::ReauthenticationRequired);
     }
+    if good.is_to_be_written_first(now) && !Mutation::LastUseWrittenLate.is_on() {
+        return Ok(Asked::WriteFirst(good.id()));
+    }
     good.note_use(now);
     let is_fresh = |at: UnixMillis| at.since(good.authenticate_time()) < policy.fresh_window;
     let fresh = verdict == BindingVerdict::Same && is_fresh(now) && other.is_none_or(is_fresh);
     Ok(Asked::Good(answer(Validated { good, fresh })))
+}
+
+/// Writes a use down before it is answered. Where the row is locked it is tried again.
+async fn write_use(app: &App, session: SessionId, genuine: &GenuineToken) -> Result<(), Refusal> {
+    let now = app.now();
+    let touched = app.store.touch_sessions(&[(session, now)]).await.map_err(|error| match error {
+        // Whether it was written or not, nothing of the session changed.
+        StoreError::OutcomeUnknown(_) => Refusal::StoreUnavailable,
+        error => error.into(),
+    });
+    let locked = touched?;
+    if locked.is_empty() {
+        app.fleet.table().use_written(&genuine.digest, now);
+    }
+    Ok(())
 }
 
 /// Ends a session that was used from another device under strong binding.

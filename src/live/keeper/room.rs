@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::digest::FirstHalf;
 use super::super::session::{Held, HeldSession};
-use super::super::user::{HeldUser, Known};
+use super::super::user::Known;
 use super::Keeper;
 use crate::domain::id::UserId;
 use crate::domain::token::TokenDigest;
@@ -57,13 +57,8 @@ impl Keeper {
                 self.dead.push_back(digest);
                 return false;
             }
-            Some(Held::Dead(dead)) => {
-                let owner = dead.user.as_ref().map(HeldUser::id);
+            Some(Held::Dead(_)) => {
                 self.table.sessions.remove(&digest, &guard);
-                drop(guard);
-                if let Some(owner) = owner {
-                    self.let_go_of(owner);
-                }
             }
             Some(Held::Session(_)) | None => {}
         }
@@ -103,6 +98,13 @@ impl Keeper {
             self.let_go_of_users();
         }
         self.leaving.push(user);
+    }
+
+    /// The same of the user of a session that is over, if there was one.
+    pub(super) fn let_go_of_any(&mut self, user: Option<UserId>) {
+        if let Some(user) = user {
+            self.let_go_of(user);
+        }
     }
 
     /// Lets go of users whose last session left. One that a reader held all the time since is swept some day.

@@ -15,6 +15,7 @@ use super::step::{Pool, Transaction};
 use crate::domain::id::{Epoch, Nonce, Position, SessionId, UserId};
 use crate::domain::session::EndReason;
 use crate::domain::time::UnixMillis;
+use crate::domain::token::KeyId;
 use crate::store::{Change, ChangeKind, LogEntry, LoggedChange, Stamp};
 
 /// Rows of one statement; far below the parameters that any engine takes.
@@ -67,13 +68,13 @@ async fn append_chunk(
     let engine = transaction.get_database_backend();
     let (sql, values) = match engine {
         DbBackend::Postgres => {
-            let rows = placeholders(entries.len(), 7, 2, engine);
+            let rows = placeholders(entries.len(), 8, 2, engine);
             let sql = format!(
                 "WITH head AS (UPDATE log_head SET position = position + $1 WHERE id = 1 RETURNING position) \
                  INSERT INTO change_log ({COLUMNS}) \
                  SELECT head.position - $1 + new.number, new.nonce, new.kind, new.user_id, new.session_id, new.epoch, \
-                 new.create_time FROM head, (VALUES {rows}) \
-                 AS new (number, nonce, kind, user_id, session_id, epoch, create_time) RETURNING position"
+                 new.create_time, new.key_id FROM head, (VALUES {rows}) \
+                 AS new (number, nonce, kind, user_id, session_id, epoch, create_time, key_id) RETURNING position"
             );
             (sql, [vec![count.into()], values(entries, 1, stamp)].concat())
         }
@@ -82,13 +83,13 @@ async fn append_chunk(
             let head = Statement::from_sql_and_values(engine, sql, [count.into()]);
             let row = transaction.query_one_raw(head).await?.ok_or_else(headless)?;
             let first = row.try_get::<i64>("", "position")? - count + 1;
-            let rows = placeholders(entries.len(), 7, 1, engine);
+            let rows = placeholders(entries.len(), 8, 1, engine);
             let sql = format!("INSERT INTO change_log ({COLUMNS}) VALUES {rows} RETURNING position");
             (sql, values(entries, first, stamp))
         }
         // The trigger of the table puts the number in the place of the 0, and the head in the variable.
         _ => {
-            let row = "(COALESCE(@latchkey_head := NULL, ?), ?, ?, ?, ?, ?, ?)";
+            let row = "(COALESCE(@latchkey_head := NULL, ?), ?, ?, ?, ?, ?, ?, ?)";
             let rows = vec![row; entries.len()].join(", ");
             let sql = format!(
                 "INSERT INTO change_log ({COLUMNS}) VALUES {rows} \
@@ -215,14 +216,14 @@ async fn rows_from(db: &Pool, first: i64, limit: u32) -> Result<Vec<change_log::
     Ok(rows.all(db).await?)
 }
 
-const COLUMNS: &str = "position, nonce, kind, user_id, session_id, epoch, create_time";
+const COLUMNS: &str = "position, nonce, kind, user_id, session_id, epoch, create_time, key_id";
 const RAISE_EVERYONE: &str =
     "UPDATE log_head SET position = position + 1, everyone_epoch = everyone_epoch + 1";
 
 /// The values of the rows, numbered from `first`.
 fn values(entries: &[LogEntry], first: i64, stamp: Stamp) -> Vec<Value> {
     let numbered = entries.iter().zip(first..);
-    let row = |(entry, number): (&LogEntry, i64)| -> [Value; 7] {
+    let row = |(entry, number): (&LogEntry, i64)| -> [Value; 8] {
         [
             number.into(),
             nonce(stamp).into(),
@@ -231,6 +232,7 @@ fn values(entries: &[LogEntry], first: i64, stamp: Stamp) -> Vec<Value> {
             entry.session().map(SessionId::as_uuid).into(),
             entry.epoch().map(Epoch::as_i64).into(),
             stamp.time.as_millis().into(),
+            entry.key().map(|key| i16::from(key.0)).into(),
         ]
     };
     numbered.flat_map(row).collect()
@@ -263,6 +265,10 @@ pub(super) fn placeholders(rows: usize, width: usize, first: usize, engine: DbBa
     text
 }
 
+fn key_id(number: i16) -> Result<KeyId, std::num::TryFromIntError> {
+    u8::try_from(number).map(KeyId)
+}
+
 /// Reads a row. One that does not say what its kind needs is corrupt: it must not be passed over as if it said nothing.
 pub(super) fn read(row: &change_log::Model) -> Result<LoggedChange, Failure> {
     let corrupt = |what: &dyn std::fmt::Display| {
@@ -273,6 +279,7 @@ pub(super) fn read(row: &change_log::Model) -> Result<LoggedChange, Failure> {
         row.user_id.map(UserId::from_uuid),
         row.session_id.map(SessionId::from_uuid),
         row.epoch.map(Epoch::from_i64),
+        row.key_id.map(key_id).transpose().map_err(|_| corrupt(&"key_id is not 0 to 255"))?,
     );
     Ok(LoggedChange {
         position: Position::from_i64(row.position),

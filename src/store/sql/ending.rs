@@ -19,6 +19,7 @@ use super::user_row::state_number;
 use crate::domain::session::EndReason;
 use crate::domain::time::UnixMillis;
 use crate::domain::user::UserState;
+use crate::mutation::Mutation;
 use crate::store::{Change, Stamp};
 
 /// Ends all sessions of all users. `standing` was counted before, without a lock.
@@ -116,7 +117,8 @@ pub(super) struct Division {
     pub(super) stood: u64,
 }
 
-/// Decides on the `open` sessions of `user`, who is as of before. What is to go on must not be over.
+/// Decides on the `open` sessions of `user`, who is as of before. What is to go on must not be over, and what is over
+/// already, as by the epoch of everyone, is not marked: it keeps its reason.
 pub(super) fn divide<'s>(
     user: &users::Model,
     open: impl Iterator<Item = &'s sessions::Model>,
@@ -126,12 +128,14 @@ pub(super) fn divide<'s>(
 ) -> Division {
     let mut division = Division { kept: None, ending: Vec::new(), stood: 0 };
     for session in open {
-        let unended = session.is_unended(Some(user), head, now);
-        if unended && Some(session.session_id) == except {
+        if !session.is_unended(Some(user), head, now) && !Mutation::EndedIsMarkedAgain.is_on() {
+            continue;
+        }
+        if Some(session.session_id) == except {
             division.kept = except;
         } else {
             division.ending.push(session.session_id);
-            division.stood += u64::from(unended && session.is_used_lately(now));
+            division.stood += u64::from(session.is_used_lately(now));
         }
     }
     division

@@ -14,7 +14,7 @@ use super::lease::read_lease;
 use super::nodes::read;
 use super::primary;
 use super::step::Pool;
-use crate::domain::id::{Epoch, LogId, NodeId, Position};
+use crate::domain::id::{LogId, NodeId, Position};
 use crate::domain::time::UnixMillis;
 use crate::store::coordination::{Polled, ServerId};
 
@@ -40,7 +40,6 @@ pub(super) async fn poll(db: &Pool, node: NodeId, from: Position, limit: u32) ->
         log: LogId::from_uuid(head.log_id),
         head: Position::from_i64(head.position),
         lease: read_lease(&head)?,
-        everyone_epoch: Epoch::from_i64(head.everyone_epoch),
         node: node.map(read).transpose()?.map(|node| node.state),
         is_primary: primary::is_primary(first)?,
         server: ServerId(first.try_get("", "server")?),

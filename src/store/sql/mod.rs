@@ -62,8 +62,8 @@ use self::step::Steps;
 use self::target::Target;
 use super::{
     Change, CreateUser, Credentials, EndTarget, Ending, Filling, LoggedChange, NewSession, NewUser,
-    PasswordChange, Result, SessionKey, SessionRecord, Stamp, Store, StoreError, UpdateUser, UserChange,
-    UserKey,
+    PasswordChange, RegisterTokenKeys, Result, SessionKey, SessionRecord, Stamp, Store, StoreError,
+    UpdateUser, UserChange, UserKey,
 };
 use crate::database_url::DatabaseUrl;
 use crate::domain::id::{Position, SessionId, UserId};
@@ -197,10 +197,14 @@ impl Store for SqlStore {
     async fn register_token_keys(
         &self,
         keys: &[(KeyId, KeyFingerprint)],
-        now: UnixMillis,
-    ) -> Result<Option<KeyId>> {
+        stamp: Stamp,
+    ) -> Result<RegisterTokenKeys> {
         let keys: Arc<[_]> = keys.into();
-        self.steps.write(move |db| Box::pin(token_keys::register(db, Arc::clone(&keys), now))).await
+        self.steps.write(move |db| Box::pin(token_keys::register(db, Arc::clone(&keys), stamp))).await
+    }
+
+    async fn forget_token_key(&self, key: KeyId, stamp: Stamp) -> Result<Option<Change>> {
+        self.steps.write(move |db| Box::pin(token_keys::forget(db, key, stamp))).await
     }
 
     async fn create_user(&self, user: NewUser) -> Result<CreateUser> {

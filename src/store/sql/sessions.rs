@@ -31,6 +31,10 @@ pub(super) async fn create(
     let mut row = to_row(&new);
     if let (true, Some(user)) = (Mutation::EpochReadAgain.is_on(), &user) {
         row.user_epoch = Set(user.credential_epoch);
+    } else if let Some(reason) = dead_on_arrival(&new.session, user.as_ref()) {
+        // Marked, so that whatever ends the others of the user later does not change the reason.
+        row.end_time = Set(Some(stamp.time.as_millis()));
+        row.end_reason = Set(Some(reason.as_i16()));
     }
     sessions::Entity::insert(row).exec_without_returning(transaction).await?;
     // Without an active user the session is dead on arrival, as are all others of the user.
@@ -54,6 +58,17 @@ pub(super) async fn create(
     let rows = end(transaction, &capped, EndReason::Capped, stamp).await?;
     let ended = u64::try_from(capped.len()).unwrap_or(u64::MAX);
     Ok(Verdict::Commit(Some(change_log::change(ended, rows))))
+}
+
+/// Why a session is over before it begins, by what became of its locked user meanwhile; none where it is not.
+fn dead_on_arrival(session: &Session, user: Option<&users::Model>) -> Option<EndReason> {
+    let Some(user) = user.filter(|user| user.is_active()) else { return Some(EndReason::UserDisabled) };
+    let epoch = session.user_epoch.as_i64();
+    match () {
+        () if epoch == user.credential_epoch => None,
+        () if epoch < user.password_epoch => Some(EndReason::CredentialsChanged),
+        () => Some(EndReason::Revoked),
+    }
 }
 
 /// Reads a session and what decides on it.

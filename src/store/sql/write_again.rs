@@ -133,7 +133,10 @@ impl Repair {
                 }
             }
             LogEntry::UserChanged { user, .. } => self.record_user_changed(user),
-            LogEntry::EveryoneEnded { .. } => {}
+            // Everyone's end is written behind the others. Nodes record their own token keys when they join.
+            LogEntry::EveryoneEnded { .. }
+            | LogEntry::TokenKeyAdded { .. }
+            | LogEntry::TokenKeyForgotten { .. } => {}
         }
     }
 

@@ -152,6 +152,13 @@ async fn an_operator_sees_the_fleet_and_begins_the_log_anew_by_saying_yes() {
     assert_eq!(status["nodes"][0]["node_id"], status["answering_node_id"]);
     assert_eq!(status["lease_ms"], 5_000);
     assert_eq!(status["target_lease_ms"], 5_000);
+    let forgotten = place.run(&["fleet", "forget-key", "77"], "");
+    assert!(forgotten.code == Some(0) && forgotten.stdout.contains("does not know key 77"), "{forgotten:?}");
+    let own = place.run(&["fleet", "forget-key", "1"], "");
+    assert!(
+        own.code == Some(1) && own.stderr.contains("key_id") && own.stderr.contains("of this node"),
+        "{own:?}"
+    );
     assert_eq!(place.run(&["fleet", "new-log"], "").code, Some(2));
     let begun = place.run(&["fleet", "new-log", "--yes"], "");
     assert!(begun.code == Some(0) && begun.stdout.contains("everyone's sessions ended"), "{begun:?}");

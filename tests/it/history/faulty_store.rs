@@ -13,8 +13,8 @@ use latchkey::domain::token::{KeyFingerprint, KeyId, TokenDigest};
 use latchkey::domain::user::User;
 use latchkey::store::{
     Change, CreateUser, Credentials, EndTarget, Ending, Filling, FoundSession, LoggedChange, NewSession,
-    NewUser, PasswordChange, Result, SessionKey, SessionRecord, Stamp, Store, UpdateUser, UserChange,
-    UserKey,
+    NewUser, PasswordChange, RegisterTokenKeys, Result, SessionKey, SessionRecord, Stamp, Store, UpdateUser,
+    UserChange, UserKey,
 };
 
 /// What is wrong with a store.
@@ -115,7 +115,8 @@ macro_rules! faulty {
 
 faulty! {
     database_time() -> UnixMillis;
-    register_token_keys(keys: &[(KeyId, KeyFingerprint)], now: UnixMillis) -> Option<KeyId>;
+    register_token_keys(keys: &[(KeyId, KeyFingerprint)], stamp: Stamp) -> RegisterTokenKeys;
+    forget_token_key(key: KeyId, stamp: Stamp) -> Option<Change>;
     create_user(user: NewUser) -> CreateUser;
     user(key: UserKey<'_>) -> Option<User>;
     credentials(key: UserKey<'_>) -> Option<Credentials>;

@@ -55,8 +55,6 @@ pub(super) struct Signed {
     written: i64,
     /// Why it was ended, if it was; what came first counts.
     ended: Option<&'static str>,
-    /// Whether it was ended together with everyone's.
-    everyone: bool,
     /// Whether it was idle when it was ended: then either may be told.
     idle_before: bool,
     over_since: Option<i64>,
@@ -137,14 +135,11 @@ impl Oracle {
         if self.now >= signed.expires {
             return vec!["SESSION_EXPIRED"];
         }
-        let mut reasons = if self.people.get(&signed.user).is_none_or(|person| !person.active) {
-            vec!["USER_DISABLED"]
-        } else {
-            let everyone = signed.everyone.then_some("SESSION_REVOKED");
-            let idle = self.is_idle(signed) && signed.over_since.is_none();
-            let idle = (idle || signed.idle_before).then_some("SESSION_EXPIRED");
-            signed.ended.into_iter().chain(everyone).chain(idle).collect()
-        };
+        let inactive = self.people.get(&signed.user).is_none_or(|person| !person.active);
+        let idle = (self.is_idle(signed) && signed.over_since.is_none()) || signed.idle_before;
+        let idle = idle.then_some("SESSION_EXPIRED");
+        let disabled = (inactive && signed.ended.is_none()).then_some("USER_DISABLED");
+        let mut reasons: Vec<_> = signed.ended.into_iter().chain(disabled).chain(idle).collect();
         let over_since = signed.over_since.unwrap_or(signed.seen + signed.idle);
         if !reasons.is_empty() && self.now - over_since >= RETAIN {
             reasons.push("SESSION_TOKEN_INVALID");
@@ -194,7 +189,6 @@ impl Oracle {
             remembered: wish.remember,
             written: self.now,
             ended: None,
-            everyone: false,
             idle_before: false,
             over_since: None,
         };
@@ -249,7 +243,7 @@ impl Oracle {
         let now = self.now;
         for signed in self.sessions.values_mut() {
             signed.idle_before |= signed.over_since.is_none() && now >= signed.seen + signed.idle;
-            signed.everyone = true;
+            signed.ended.get_or_insert("SESSION_REVOKED");
             signed.over_since.get_or_insert(now);
         }
         good

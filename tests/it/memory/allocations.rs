@@ -112,7 +112,12 @@ fn no_answer_allocates() {
     }
     let end = BEGIN.plus(LIFETIME);
     let foreign = ring(2).mint(end, &[1; 32]).0.expose().to_owned();
-    assert_free(&node, &foreign, later, &Answer::NotGenuine(NotGenuine::UnknownKey { expire_time: end }));
+    assert_free(
+        &node,
+        &foreign,
+        later,
+        &Answer::NotGenuine(NotGenuine::UnknownKey { key: KeyId(2), expire_time: end }),
+    );
     assert_free(&node, &used, end, &Answer::Expired);
 
     let unknown = node.token(100);
@@ -147,7 +152,7 @@ fn no_answer_allocates() {
     ] {
         let token = node.take_in(number);
         node.keeper.apply(&row(1, kind, u64::from(number), None, Epoch::FIRST.next()));
-        assert_free(&node, &token, later, &Answer::Memory(LookUp::Miss));
+        assert_free(&node, &token, later, &over(death));
         let genuine = node.ring.verify(&token).expect("genuine");
         let owner = u64::from(number);
         let mut after = user(owner, Epoch::FIRST.next());
@@ -163,7 +168,7 @@ fn no_answer_allocates() {
     assert_free(&node, &used, later, &Answer::LeaseLost);
     node.memory.lease.publish(BootTime::from_nanos(u64::MAX));
     assert_free(&node, &used, later, &good);
-    node.keeper.raise_everyone(Epoch::FIRST.next());
+    node.keeper.apply(&row(2, ChangeKind::EveryoneEnded, 0, None, Epoch::FIRST.next()));
     assert_free(&node, &used, later, &over(Death::Revoked));
 }
 

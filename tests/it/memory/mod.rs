@@ -2,6 +2,7 @@
 //! before the lease that vouches for it.
 
 mod allocations;
+mod idleness;
 mod orders;
 mod room;
 mod samples;

@@ -34,7 +34,12 @@ pub struct Memory {
 impl Memory {
     /// Empty memory with room for `uses_max` uses to be written down, and its writer.
     pub fn new(uses_max: usize) -> (Self, Keeper) {
-        let table = Table::new(uses_max);
+        Self::beside_others(uses_max, Duration::ZERO)
+    }
+
+    /// The same where other nodes use the sessions as well.
+    pub fn beside_others(uses_max: usize, lead: Duration) -> (Self, Keeper) {
+        let table = Table::beside_others(uses_max, lead);
         let limits = MemoryLimits { sessions_max: 1_000, dead_max: 1_000, changes_max: 1_000 };
         let mut keeper = Keeper::new(Arc::clone(&table), limits).encoding(encode);
         keeper.begin_at(Position::ZERO);
@@ -135,6 +140,7 @@ pub fn row(
 ) -> LoggedChange {
     let user = (kind != ChangeKind::EveryoneEnded).then(|| user_id(owner));
     let epoch = (!kind.is_of_one_session()).then_some(epoch);
-    let entry = LogEntry::from_columns(kind.as_i16(), user, session, epoch).expect("the fields of its kind");
+    let entry =
+        LogEntry::from_columns(kind.as_i16(), user, session, epoch, None).expect("the fields of its kind");
     LoggedChange { position: Position::from_i64(position), nonce: Nonce([0; 8]), entry, time: BEGIN }
 }

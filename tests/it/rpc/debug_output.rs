@@ -48,6 +48,7 @@ fn printers() -> Vec<(&'static str, &'static str, Printer)> {
             DeleteUserRequest, DeleteUserResponse, ImportUsersRequest, ImportUsersResponse, ImportUserResult,
             ImportRefused, ListNodesRequest, ListNodesResponse, Node, StartNewLogRequest, StartNewLogResponse,
             SetLeaseRequest, SetLeaseResponse,
+            ForgetTokenKeyRequest, ForgetTokenKeyResponse,
         },
     }
 }

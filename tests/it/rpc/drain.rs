@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use latchkey::grpc::proto::v1;
+use latchkey::grpc::proto::v1::revoke_sessions_request::Target;
 use latchkey::server::Drained;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -15,8 +17,9 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
 use crate::support::databases::{Engine, TestDatabase};
-use crate::support::interposed_store::shut_gate;
-use crate::support::server::TestServer;
+use crate::support::interposed_store::{Fault, shut_gate};
+use crate::support::refusals::assert_refused;
+use crate::support::server::{TestServer, config, key_ring};
 use crate::support::verdicts::{question, verdict_of};
 use crate::support::waiting::{eventually, in_time};
 
@@ -144,4 +147,42 @@ async fn told_once_more_a_node_does_not_wait_for_the_database() {
     let server = with_a_last_use_that_cannot_be_written(&database, 600_000).await;
     server.abort.cancel();
     in_time("the end of the node", server.ended()).await;
+}
+
+/// What a log-out left in doubt. Memory says that it happened; the database never took it.
+async fn with_an_end_in_doubt(database: &TestDatabase) -> (TestServer, String) {
+    let server = TestServer::start_with(database, |config| config.shutdown.drain_ms = 3_000).await;
+    let ada = server.add_bare_user("ada").await;
+    let token = server.open_session(&ada).await.session_token;
+    server.faults.set("end_sessions_together", Fault::UndoneUnknown);
+    let refused = server.revoke(Target::SessionToken(token.clone())).await;
+    assert_refused(refused, Code::Unavailable, "OUTCOME_UNKNOWN");
+    server.assert_dead(&token, "SESSION_REVOKED").await;
+    (server, token)
+}
+
+#[tokio::test]
+async fn what_is_in_doubt_is_settled_before_the_end() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let (server, token) = with_an_end_in_doubt(&database).await;
+    server.shutdown.cancel();
+    stops_listening(&server).await;
+    server.faults.clear();
+    let clock = std::sync::Arc::clone(&server.clock);
+    assert_eq!(server.ended().await, Drained::Clean);
+    let server = TestServer::try_start(&database, &config(), clock, key_ring()).await;
+    let server = server.unwrap_or_else(|why| panic!("{why}"));
+    server.assert_dead(&token, "SESSION_REVOKED").await;
+}
+
+/// What the process cannot settle it does not promise beyond its end, and it does not wait for ever.
+#[tokio::test]
+async fn what_cannot_be_settled_ends_with_the_process() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let (server, token) = with_an_end_in_doubt(&database).await;
+    let clock = std::sync::Arc::clone(&server.clock);
+    assert_eq!(server.stop().await, Drained::CutOff);
+    let server = TestServer::try_start(&database, &config(), clock, key_ring()).await;
+    let server = server.unwrap_or_else(|why| panic!("{why}"));
+    server.assert_good(&token).await;
 }

@@ -145,13 +145,18 @@ async fn of_auth_service(server: &TestServer) -> Vec<Call> {
 }
 
 /// In the last one all sessions end.
-fn of_fleet_service() -> [Call; 3] {
+fn of_fleet_service() -> [Call; 4] {
     let call = |name, request, write| Call { name, request, write };
     let lease_duration = Some(prost_types::Duration { seconds: 4, nanos: 0 });
     let lease = admin::SetLeaseRequest { lease_duration };
     [
         call("FleetService/ListNodes", admin::ListNodesRequest::default().encode_to_vec(), None),
         call("FleetService/SetLease", lease.encode_to_vec(), Some("change_lease")),
+        call(
+            "FleetService/ForgetTokenKey",
+            admin::ForgetTokenKeyRequest { key_id: 255 }.encode_to_vec(),
+            Some("forget_token_key"),
+        ),
         call("FleetService/StartNewLog", admin::StartNewLogRequest {}.encode_to_vec(), Some("start_new_log")),
     ]
 }

@@ -139,7 +139,7 @@ async fn a_key_that_the_database_knows_otherwise_is_refused() {
     server.stop().await;
     let server = start(key_ring()).await.unwrap_or_else(|why| panic!("{why}"));
     server.assert_good(&token).await;
-    server.assert_dead(&newer, "SESSION_TOKEN_INVALID").await;
+    assert_eq!(server.verdict(&newer).await, Err((Code::Unavailable, "LEASE_LOST".to_owned())));
 }
 
 #[tokio::test]

@@ -8,10 +8,9 @@ use latchkey::domain::token::{KEY_LEN, KeyId, KeyRing, TokenKey};
 use latchkey::grpc::proto::v1;
 use latchkey::grpc::proto::v1::revoke_sessions_request::Target;
 use latchkey::server::StartError;
-use tonic::Code;
 
 use crate::support::databases::{Engine, TestDatabase};
-use crate::support::refusals::{assert_blames, assert_refused};
+use crate::support::refusals::assert_blames;
 use crate::support::server::{TestServer, config, open_request, span};
 
 const NOBODY: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
@@ -44,23 +43,6 @@ async fn what_is_unknown_or_over_counts_nothing_and_changes_nothing() {
 
 fn ring_of(number: u8, byte: u8) -> KeyRing {
     KeyRing::new(vec![TokenKey::new(KeyId(number), [byte; KEY_LEN])]).expect("a ring")
-}
-
-#[tokio::test]
-async fn a_token_of_a_key_that_only_other_nodes_have_is_not_said_to_be_over() {
-    let database = TestDatabase::create(Engine::Sqlite).await;
-    let server = TestServer::start(&database).await;
-    let ada = server.add_bare_user("ada").await;
-    let token = server.open_session(&ada).await.session_token;
-    let clock = Arc::clone(&server.clock);
-    server.stop().await;
-
-    let server = TestServer::try_start(&database, &config(), clock, ring_of(2, 8)).await.expect("it starts");
-    let log_out = || server.revoke(Target::SessionToken(token.clone()));
-    assert_refused(log_out().await, Code::Unavailable, "LEASE_LOST");
-    server.assert_dead(&token, "SESSION_TOKEN_INVALID").await;
-    server.advance(Duration::from_hours(12)).await;
-    assert_eq!(log_out().await.expect("over by its own word").revoked_count, 0);
 }
 
 #[tokio::test]

@@ -168,7 +168,6 @@ impl Database {
             log: state.log,
             head: state.head,
             lease: state.lease,
-            everyone_epoch: state.everyone,
             node: state.nodes.get(&node).map(|row| row.state),
             is_primary: self.is_primary,
             server: self.server,
@@ -423,5 +422,5 @@ fn entry(
     session: Option<SessionId>,
     epoch: Option<Epoch>,
 ) -> LogEntry {
-    LogEntry::from_columns(kind.as_i16(), user, session, epoch).expect("the fields of its kind")
+    LogEntry::from_columns(kind.as_i16(), user, session, epoch, None).expect("the fields of its kind")
 }

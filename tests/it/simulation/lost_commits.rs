@@ -175,6 +175,9 @@ fn who_was_refused_by_a_read_stays_refused() {
     stage.db.revoke(Revocation::Disable(user_id(0)), stage.now);
     let sibling = stage.read(3);
     stage.fill(1, sibling);
+    assert_eq!(stage.look_up(1, 0), Verdict::Miss, "the row of the session says why it is over");
+    let read = stage.read(0);
+    stage.fill(1, read);
     assert_eq!(stage.look_up(1, 0), Verdict::Over);
     stage.db.fail_over(1);
     let asked = stage.ask(1);

@@ -10,8 +10,8 @@ use latchkey::store::{
 };
 
 use super::samples::{
-    NO_CAP, NOW, add_user, at, credentials, hash, head, log_after, new_session, new_user, record, sign_in,
-    stamp, update,
+    NO_CAP, NOW, add_user, at, credentials, hash, head, log_after, new_session, new_user, record, register,
+    sign_in, stamp, update,
 };
 use crate::support::databases::{TestDatabase, on_each_engine};
 
@@ -127,7 +127,7 @@ async fn reads_and_quiet_writes_are_not_logged(db: &TestDatabase) {
     let ada = add_user(&store, "ada").await;
     let session = sign_in(&store, &ada, NOW).await;
     store.database_time().await.expect("an answer");
-    store.register_token_keys(&[(KeyId(0), KeyFingerprint([0; 16]))], NOW).await.expect("an answer");
+    register(&store, &[(KeyId(0), KeyFingerprint([0; 16]))], NOW).await.expect("an answer");
     store.user(UserKey::Id(ada.id)).await.expect("an answer");
     store.credentials(UserKey::Login(&ada.login)).await.expect("an answer");
     store.list_users(None, 10).await.expect("an answer");

@@ -7,13 +7,13 @@ use latchkey::domain::id::{Position, SessionId};
 use latchkey::domain::session::{Death, EndReason, Ended, Session};
 use latchkey::domain::time::UnixMillis;
 use latchkey::domain::token::TokenDigest;
-use latchkey::domain::user::User;
+use latchkey::domain::user::{User, UserState};
 use latchkey::host::{SystemEntropy, random};
-use latchkey::store::{Change, ChangeKind, EndTarget, NewSession, Stamp, Store};
+use latchkey::store::{Change, ChangeKind, EndTarget, NewSession, Stamp, Store, UserChange};
 
 use super::samples::{
-    LIFETIME, NOW, add, add_user, at, credentials, head, log_after, new_session, new_user, only_row, record,
-    sign_in, stamp, user, verdict,
+    LIFETIME, NO_CAP, NOW, add, add_user, at, credentials, hash, head, log_after, new_session, new_user,
+    only_row, record, sign_in, stamp, update, user, verdict,
 };
 use crate::support::databases::{Engine, TestDatabase, on_each_engine};
 
@@ -30,6 +30,7 @@ on_each_engine![
     only_what_stood_is_counted,
     counting_does_not_hold_up_everyones_end,
     of_many_who_end_one_session_one_counts_it,
+    what_is_over_keeps_its_reason,
 ];
 
 async fn end(store: &dyn Store, target: EndTarget, stamp: Stamp) -> Change {
@@ -286,7 +287,7 @@ async fn only_what_stood_is_counted(db: &TestDatabase) {
 
     let bob = add_user(&store, "bob").await;
     add_standing_and_over(&store, &bob, now).await;
-    let change = store.set_password(bob.id, super::samples::hash("x"), stamp(now)).await.expect("an answer");
+    let change = store.set_password(bob.id, hash("x"), stamp(now)).await.expect("an answer");
     assert_eq!(change.expect("a change").ended, 2);
 
     let eve = add_user(&store, "eve").await;
@@ -335,4 +336,47 @@ async fn of_many_who_end_one_session_one_counts_it(db: &TestDatabase) {
     assert_eq!(rows.len(), 1);
     // Everybody waits for a position behind which the session has ended, also who found it over.
     assert!(changes.iter().all(|change| change.position >= rows[0].position), "{changes:?}");
+}
+
+/// Whatever ends the sessions of a user, one after the other; each must leave what is over as it is.
+async fn end_again_in_every_way(store: &dyn Store, session: SessionId, user: &User, reason: Death) {
+    let all = EndTarget::User { user: user.id, except: None };
+    end(store, all, stamp(at(3))).await;
+    assert_eq!(verdict(store, session, at(3)).await, Err(reason), "all of the user's were ended");
+    store.set_password(user.id, hash("other"), stamp(at(3))).await.expect("an answer").expect("changed");
+    assert_eq!(verdict(store, session, at(3)).await, Err(reason), "the password was set");
+    end(store, EndTarget::Everyone, stamp(at(3))).await;
+    assert_eq!(verdict(store, session, at(3)).await, Err(reason), "everyone's were ended");
+    let disable = UserChange { state: Some(UserState::Disabled), ..UserChange::default() };
+    update(store, user.id, disable, stamp(at(3))).await;
+    assert_eq!(verdict(store, session, at(3)).await, Err(reason), "the user was disabled");
+    store.delete_user(user.id, stamp(at(4))).await.expect("an answer").expect("deleted");
+    assert_eq!(verdict(store, session, at(4)).await, Err(reason), "the user was deleted");
+}
+
+async fn what_is_over_keeps_its_reason(db: &TestDatabase) {
+    let store = db.open().await;
+    let sign_in_as = async |login: &str| {
+        let user = add_user(&store, login).await;
+        let read = credentials(&store, user.id).await;
+        let mut new = new_session(&read.user, at(1));
+        new.session.everyone_epoch = read.everyone_epoch;
+        (user, add(&store, new).await.id, read)
+    };
+    let (ada, session, _) = sign_in_as("ada").await;
+    end(&store, EndTarget::Everyone, stamp(at(2))).await;
+    end_again_in_every_way(&store, session, &ada, Death::Revoked).await;
+    let (bob, session, _) = sign_in_as("bob").await;
+    store.set_password(bob.id, hash("second"), stamp(at(2))).await.expect("an answer").expect("changed");
+    end_again_in_every_way(&store, session, &bob, Death::CredentialsChanged).await;
+    let (eve, session, _) = sign_in_as("eve").await;
+    end(&store, EndTarget::User { user: eve.id, except: None }, stamp(at(2))).await;
+    end_again_in_every_way(&store, session, &eve, Death::Revoked).await;
+    // One that is over when it is written.
+    let (ian, _, read) = sign_in_as("ian").await;
+    end(&store, EndTarget::User { user: ian.id, except: None }, stamp(at(2))).await;
+    let mut late = new_session(&read.user, at(1));
+    late.session.everyone_epoch = read.everyone_epoch;
+    store.create_session(late.clone(), NO_CAP, stamp(at(2))).await.expect("an answer");
+    end_again_in_every_way(&store, late.session.id, &ian, Death::Revoked).await;
 }

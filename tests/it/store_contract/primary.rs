@@ -17,7 +17,7 @@ use latchkey::store::{
     EndTarget, Ending, NewSession, SessionKey, Store as _, StoreError, UserChange, UserKey,
 };
 
-use super::samples::{NOW, add, add_user, hash, new_node, new_session, raw_login, stamp};
+use super::samples::{NOW, add, add_user, hash, new_node, new_session, raw_login, register, stamp};
 use crate::support::databases::{Engine, Raw, TestDatabase, on_each_server};
 use crate::support::own_server::OwnServer;
 use crate::support::waiting::eventually;
@@ -81,8 +81,7 @@ fn decisions<'a>(store: &'a SqlStore, ada: &'a User, new: &'a NewSession) -> Dec
     };
     let credentials_by_login = async move { store.credentials(UserKey::Login(&raw_login("nobody"))).await };
     let user_by_login = async move { store.user(UserKey::Login(&raw_login("nobody"))).await };
-    let other_key =
-        async move { store.register_token_keys(&[(KeyId(1), KeyFingerprint([2; 16]))], NOW).await };
+    let other_key = async move { register(store, &[(KeyId(1), KeyFingerprint([2; 16]))], NOW).await };
     let fill = async move { store.sessions_by_digest(&[new.digest, nothing]).await };
     let upgrade = async move { store.upgrade_password_hash(ada.id, &hash("other"), &hash("new")).await };
     vec![
@@ -118,7 +117,7 @@ async fn who_takes_no_writes_decides_nothing(db: &TestDatabase) {
         let ada = add_user(&store, "ada").await;
         let new = new_session(&ada, NOW);
         add(&store, new.clone()).await;
-        store.register_token_keys(&[(KeyId(1), KeyFingerprint([1; 16]))], NOW).await.expect("recorded");
+        register(&store, &[(KeyId(1), KeyFingerprint([1; 16]))], NOW).await.expect("recorded");
         for (name, decision) in decisions(&store, &ada, &new) {
             decision.await.unwrap_or_else(|why| panic!("the control, {name}: {why}"));
         }

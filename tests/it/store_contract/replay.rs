@@ -165,6 +165,9 @@ impl Memory {
                 assert_eq!(epoch, self.everyone.next(), "each row raises the epoch by one: {row:?}");
                 self.everyone = epoch;
             }
+            ChangeKind::TokenKeyAdded | ChangeKind::TokenKeyForgotten => {
+                assert_eq!((row.user(), row.session(), row.epoch()), (None, None, None));
+            }
         }
     }
 

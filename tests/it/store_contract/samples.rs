@@ -8,13 +8,14 @@ use latchkey::domain::login_name::LoginName;
 use latchkey::domain::password::PasswordHash;
 use latchkey::domain::session::{Death, EndReason, Methods, Session};
 use latchkey::domain::time::UnixMillis;
-use latchkey::domain::token::TokenDigest;
+use latchkey::domain::token::{KeyFingerprint, KeyId, TokenDigest};
 use latchkey::domain::user::{Attributes, DisplayName, Roles, User};
 use latchkey::host::{SystemEntropy, random};
+use latchkey::store;
 use latchkey::store::coordination::NewNode;
 use latchkey::store::{
-    Change, CreateUser, Credentials, EndTarget, LoggedChange, NewSession, NewUser, SessionKey, SessionRecord,
-    Stamp, Store, UpdateUser, UserChange, UserKey,
+    Change, CreateUser, Credentials, EndTarget, LoggedChange, NewSession, NewUser, RegisterTokenKeys,
+    SessionKey, SessionRecord, Stamp, Store, UpdateUser, UserChange, UserKey,
 };
 
 /// A moment in 2001, where all stories begin. A store that asked a clock of its own would find everything expired.
@@ -176,4 +177,16 @@ pub async fn only_row(store: &dyn Store, before: Position, change: &Change, stam
     assert_eq!(rows[0].position.as_i64(), before.as_i64() + 1, "no number is left out");
     assert_eq!((rows[0].nonce, rows[0].time), (stamp.nonce, stamp.time), "the row bears the stamp");
     rows[0].clone()
+}
+
+/// Records keys, and answers the number of one that is known otherwise.
+pub async fn register(
+    store: &dyn Store,
+    keys: &[(KeyId, KeyFingerprint)],
+    now: UnixMillis,
+) -> store::Result<Option<KeyId>> {
+    Ok(match store.register_token_keys(keys, stamp(now)).await? {
+        RegisterTokenKeys::Registered { .. } => None,
+        RegisterTokenKeys::Mismatch(key) => Some(key),
+    })
 }

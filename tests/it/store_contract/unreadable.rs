@@ -9,7 +9,7 @@ use latchkey::store::coordination::Coordination as _;
 use latchkey::store::sql::SqlStore;
 use latchkey::store::{EndTarget, NewSession, SessionKey, Store, StoreError, UserKey};
 
-use super::samples::{NOW, add, add_user, at, new_node, new_session, stamp};
+use super::samples::{NOW, add, add_user, at, new_node, new_session, register, stamp};
 use crate::support::databases::{Engine, TestDatabase, on_each_engine};
 
 on_each_engine![
@@ -188,13 +188,13 @@ async fn an_unreadable_log_row_is_an_error(db: &TestDatabase) {
 async fn an_unreadable_token_key_is_an_error(db: &TestDatabase) {
     let key = (KeyId(1), KeyFingerprint([1; 16]));
     let store = db.open().await;
-    assert_eq!(store.register_token_keys(&[key], NOW).await.expect("an answer"), None);
+    assert_eq!(register(&store, &[key], NOW).await.expect("an answer"), None);
     store.close().await;
     drop(store);
     assert_unreadable(db, "token_keys", "fingerprint", rubbish_bytes(db.engine()), |store| {
         // A fingerprint that cannot be compared is not the same: the node must not start with it, whatever it says.
         let read = async move {
-            match store.register_token_keys(&[key], NOW).await {
+            match register(store, &[key], NOW).await {
                 Ok(Some(_)) => Err(StoreError::Corrupt("told as another key".to_owned())),
                 answer => answer.map(drop),
             }
@@ -203,7 +203,7 @@ async fn an_unreadable_token_key_is_an_error(db: &TestDatabase) {
     })
     .await;
     let store = db.open().await;
-    assert_eq!(store.register_token_keys(&[key], NOW).await.expect("mended"), None);
+    assert_eq!(register(&store, &[key], NOW).await.expect("mended"), None);
 }
 
 async fn an_unreadable_node_is_an_error(db: &TestDatabase) {

@@ -37,7 +37,7 @@ fn lost(
     epoch: Option<i64>,
 ) -> LoggedChange {
     let Stamp { time, nonce } = stamp(at(1));
-    let entry = LogEntry::from_columns(kind.as_i16(), user, session, epoch.map(Epoch::from_i64));
+    let entry = LogEntry::from_columns(kind.as_i16(), user, session, epoch.map(Epoch::from_i64), None);
     let entry = entry.expect("the fields of its kind");
     LoggedChange { position: Position::from_i64(77), nonce, entry, time }
 }

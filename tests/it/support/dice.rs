@@ -1,17 +1,29 @@
 //! Random choices that follow from a seed, so that a run that failed can be run again.
 //!
-//! `LATCHKEY_TEST_SEED` makes every random test run with that seed alone.
+//! `LATCHKEY_TEST_SEED` makes every random test run with that seed alone; `LATCHKEY_TEST_SEEDS` with so many seeds that none
+//! had before, and no others.
 
 use latchkey::host::{SystemEntropy, random};
 
 const VARIABLE: &str = "LATCHKEY_TEST_SEED";
+const FRESH: &str = "LATCHKEY_TEST_SEEDS";
 
 /// The seeds of a run: `fixed` ones, which every run has, and one that none had before.
 pub fn seeds(fixed: u64) -> Vec<u64> {
     match std::env::var(VARIABLE) {
         Ok(seed) => vec![seed.parse().unwrap_or_else(|_| panic!("{VARIABLE} must be a whole number"))],
-        Err(_) => (1..=fixed).chain([u64::from(u32::from_le_bytes(random(&SystemEntropy)))]).collect(),
+        Err(_) => match std::env::var(FRESH) {
+            Ok(count) => {
+                let count = count.parse().unwrap_or_else(|_| panic!("{FRESH} must be a whole number"));
+                std::iter::repeat_with(fresh).take(count).collect()
+            }
+            Err(_) => (1..=fixed).chain([fresh()]).collect(),
+        },
     }
+}
+
+fn fresh() -> u64 {
+    u64::from(u32::from_le_bytes(random(&SystemEntropy)))
 }
 
 /// How to run a test again that failed with `seed`.

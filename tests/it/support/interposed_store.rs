@@ -13,8 +13,8 @@ use latchkey::domain::user::User;
 use latchkey::host::{Clock, ManualClock};
 use latchkey::store::{
     Change, CreateUser, Credentials, EndTarget, Ending, Filling, LoggedChange, NewSession, NewUser,
-    PasswordChange, Result, SessionKey, SessionRecord, Stamp, Store, StoreError, UpdateUser, UserChange,
-    UserKey,
+    PasswordChange, RegisterTokenKeys, Result, SessionKey, SessionRecord, Stamp, Store, StoreError,
+    UpdateUser, UserChange, UserKey,
 };
 use tokio::sync::Semaphore;
 
@@ -205,7 +205,8 @@ macro_rules! interposed {
 }
 
 interposed! {
-    register_token_keys(keys: &[(KeyId, KeyFingerprint)], now: UnixMillis) -> Option<KeyId>;
+    register_token_keys(keys: &[(KeyId, KeyFingerprint)], stamp: Stamp) -> RegisterTokenKeys;
+    forget_token_key(key: KeyId, stamp: Stamp) -> Option<Change>;
     create_user(user: NewUser) -> CreateUser;
     user(key: UserKey<'_>) -> Option<User>;
     credentials(key: UserKey<'_>) -> Option<Credentials>;

@@ -13,6 +13,7 @@ pub struct Model {
     pub session_id: Option<Uuid>,
     pub epoch: Option<i64>,
     pub create_time: i64,
+    pub key_id: Option<i16>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

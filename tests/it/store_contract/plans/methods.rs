@@ -16,7 +16,9 @@ use latchkey::store::{
     Result, SessionKey, Store, UpdateUser, UserChange, UserKey,
 };
 
-use super::super::samples::{NO_CAP, NOW, add, at, hash, new_node, new_session, new_user, raw_login, stamp};
+use super::super::samples::{
+    NO_CAP, NOW, add, at, hash, new_node, new_session, new_user, raw_login, register, stamp,
+};
 
 /// The names of the calls; `call` has an arm for each.
 pub const METHODS: [&str; 39] = [
@@ -140,10 +142,9 @@ async fn call_users(
     let change = UserChange::default();
     Some(match method {
         "database_time" => store.database_time().await.map(|_| true),
-        "register_token_keys" => store
-            .register_token_keys(&[(KeyId(1), KeyFingerprint([1; 16]))], now)
-            .await
-            .map(|taken| taken.is_none()),
+        "register_token_keys" => {
+            register(store, &[(KeyId(1), KeyFingerprint([1; 16]))], now).await.map(|taken| taken.is_none())
+        }
         "create_user" => store.create_user(user_off_the_middle("one more")).await.map(|_| true),
         "create_user that is refused" => {
             store.create_user(user_off_the_middle(user.login.key())).await.map(|_| true)

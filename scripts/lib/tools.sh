@@ -21,7 +21,10 @@ need_packages_for() {
     python_works || missing+=(python3 python3-venv)
     for engine in "$@"; do
         case $engine in
-            postgres) postgres_bin >/dev/null || missing+=(postgresql) ;;
+            postgres)
+                postgres_bin >/dev/null || missing+=(postgresql)
+                [[ -x /usr/sbin/pgbouncer ]] || missing+=(pgbouncer)
+                ;;
             mariadb) mariadb_works || missing+=(mariadb-server) ;;
         esac
     done

@@ -10,7 +10,7 @@ use super::node::Node;
 use super::output;
 use super::says_no_color;
 use super::settings::Settings;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, Loaded, LogFormat};
 use crate::server::Drained;
 use crate::server::descriptors::raise_limit;
 use crate::telemetry;
@@ -29,8 +29,14 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Outcome {
-        let config = self.settings.load()?.config;
+        let Loaded { config, passed_over, .. } = self.settings.load()?;
         start_logging(&config)?;
+        if !passed_over.is_empty() {
+            tracing::info!(
+                variables = passed_over.join(" "),
+                "these variables are no settings: Kubernetes sets them for a service; enableServiceLinks: false removes them"
+            );
+        }
         raise_limit();
         keep_files_private();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -47,6 +47,8 @@ pub struct Loaded {
     pub config: Config,
     /// The settings as data, in the order of the struct.
     pub settings: Vec<Setting>,
+    /// Variables that Kubernetes sets for a service named like ours, which are passed over.
+    pub passed_over: Vec<String>,
 }
 
 /// What one setting is, and who said so.
@@ -99,7 +101,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigErrors> {
         let value = values.get(&field.key).map(|(value, _)| value.clone()).or_else(|| field.default.clone());
         Setting { value, origin: origin(&field.key), field }
     };
-    Ok(Loaded { config, settings: fields.into_iter().map(setting).collect() })
+    let settings = fields.into_iter().map(setting).collect();
+    Ok(Loaded { config, settings, passed_over: passed_over(&sources.environment) })
 }
 
 /// The configuration file, and who named it.
@@ -136,18 +139,33 @@ fn from_environment(sources: &Sources, fields: &[Field], problems: &mut Vec<Prob
     given
 }
 
-/// Whether a variable is meant for the server. Kubernetes sets some of our prefix in every pod beside a service of our
-/// name, such as `LATCHKEY_PORT_50051_TCP`; those are nobody's mistake.
+/// The variables of our prefix that are nobody's settings, in the order of their names.
+fn passed_over(environment: &[(OsString, OsString)]) -> Vec<String> {
+    let names = environment
+        .iter()
+        .filter_map(|(name, value)| name.to_str().filter(|name| is_of_kubernetes(name, value)));
+    let mut names: Vec<_> = names.map(str::to_owned).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Whether a variable is meant for the server.
 fn is_ours(name: &str, value: &OsStr) -> bool {
+    let is_other = OTHER_VARIABLES.contains(&name) || name.starts_with(TEST_VARIABLES);
+    name.starts_with("LATCHKEY_") && !is_other && !is_of_kubernetes(name, value)
+}
+
+/// Whether Kubernetes set a variable. It sets some of our prefix in every pod beside a service of our
+/// name, such as `LATCHKEY_PORT_50051_TCP`; those are nobody's mistake.
+fn is_of_kubernetes(name: &str, value: &OsStr) -> bool {
     let Some(rest) = name.strip_prefix("LATCHKEY_") else { return false };
     let rest = format!("_{rest}");
     let is_url =
         ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.to_string_lossy().starts_with(scheme));
-    let of_kubernetes = ["_SERVICE_HOST", "_SERVICE_PORT"].iter().any(|end| rest.ends_with(end))
+    ["_SERVICE_HOST", "_SERVICE_PORT"].iter().any(|end| rest.ends_with(end))
         || (rest.ends_with("_PORT") && is_url)
         || rest.contains("_SERVICE_PORT_")
-        || rest.split_once("_PORT_").is_some_and(|(_, port)| port.starts_with(|c: char| c.is_ascii_digit()));
-    !of_kubernetes && !OTHER_VARIABLES.contains(&name) && !name.starts_with(TEST_VARIABLES)
+        || rest.split_once("_PORT_").is_some_and(|(_, port)| port.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn from_flags(sources: &Sources, fields: &[Field], problems: &mut Vec<Problem>) -> Vec<Given> {
@@ -340,7 +358,13 @@ mod tests {
             "PATH",
         ];
         let case = Case::new().env("LATCHKEY_PORT", "tcp://10.0.0.1:50051");
-        names.into_iter().fold(case, |case, name| case.env(name, "x")).load();
+        let loaded = names.into_iter().fold(case, |case, name| case.env(name, "x")).load();
+        let told = loaded.passed_over;
+        assert!(
+            told.contains(&"LATCHKEY_PORT".to_owned()) && told.contains(&"LATCHKEY_SERVICE_HOST".to_owned())
+        );
+        assert!(!told.iter().any(|name| ["PATH", "LATCHKEY_SERVER"].contains(&name.as_str())), "{told:?}");
+        assert!(Case::new().env("LATCHKEY_LISTEN", "127.0.0.1:1").load().passed_over.is_empty());
         for field in fields() {
             assert!(
                 field.env().is_none_or(|name| is_ours(&name, OsStr::new("1"))),

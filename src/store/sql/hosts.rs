@@ -4,8 +4,8 @@
 //! failed or did not answer for a moment, so that a machine that is gone does not use up the time of a caller. A URL with
 //! one host leaves all of this to the driver.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -32,6 +32,8 @@ pub(super) struct Hosts<O> {
     all: Arc<[(O, String)]>,
     current: Arc<AtomicUsize>,
     target: SessionTarget,
+    /// Why the latest connection could not be set up.
+    set_up_refusal: Arc<Mutex<Option<String>>>,
 }
 
 /// What connecting to a host needs to know of its engine.
@@ -92,7 +94,7 @@ impl Engine for MySqlConnectOptions {
 impl<O> Hosts<O> {
     /// Of each host how to connect, and its name for people; at least one.
     pub(super) fn new(all: Vec<(O, String)>, target: SessionTarget) -> Self {
-        Self { all: all.into(), current: Arc::default(), target }
+        Self { all: all.into(), current: Arc::default(), target, set_up_refusal: Arc::default() }
     }
 
     /// The host that was right the last time, or the first.
@@ -103,6 +105,20 @@ impl<O> Hosts<O> {
     /// All hosts, for people.
     pub(super) fn describe(&self) -> String {
         self.all.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// Remembers whether the server took what a connection sets for itself.
+    pub(super) fn note_set_up(&self, done: &Result<(), sqlx::Error>) {
+        let refusal = match done {
+            Err(sqlx::Error::Configuration(why)) => Some(why.to_string()),
+            Err(sqlx::Error::Database(why)) => Some(format!("it refuses what a session sets: {why}")),
+            _ => None,
+        };
+        *self.set_up_refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+    }
+
+    fn set_up_refusal(&self) -> Option<String> {
+        self.set_up_refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether there is something to choose from.
@@ -190,6 +206,15 @@ impl Target {
             Self::Sqlite(..) => false,
             Self::Postgres(hosts) => hosts.are_many(),
             Self::MariaDb(hosts) => hosts.are_many(),
+        }
+    }
+
+    /// Why the latest connection could not be set up, where it could not.
+    pub(super) fn set_up_refusal(&self) -> Option<String> {
+        match self {
+            Self::Sqlite(..) => None,
+            Self::Postgres(hosts) => hosts.set_up_refusal(),
+            Self::MariaDb(hosts) => hosts.set_up_refusal(),
         }
     }
 

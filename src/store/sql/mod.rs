@@ -25,6 +25,7 @@ mod nodes;
 mod passwords;
 mod places;
 mod pool;
+mod pooler;
 mod primary;
 mod revocations;
 mod row_locks;
@@ -113,6 +114,7 @@ impl SqlStore {
             files = Some(Arc::new(FileWatch::new(&file.path)));
         }
         target.find_host_at_start(limits.connect_timeout).await?;
+        schema::in_time(&target, limits, pooler::check(&target, &limits)).await?;
         let source = pool::source(&target, &limits);
         let first = source.current().0.any();
         if matches!(target, Target::Sqlite(_, None)) {

@@ -92,7 +92,7 @@ pub(super) fn open(target: &Target, limits: &SqlLimits) -> DatabaseConnection {
         }
         Target::Postgres(hosts) => SqlxPostgresConnector::from_sqlx_postgres_pool(on_server(
             hosts,
-            Settings::of_postgres(limits),
+            Settings::of_postgres(limits, hosts.current().get_options()),
             limits,
         )),
         Target::MariaDb(hosts) => {
@@ -120,10 +120,15 @@ where
         };
         Arc::new(replace) as Replacing<D::Connection>
     });
+    let noting = hosts.clone();
     pool_options::<D>(limits, replacing)
         .after_connect(move |connection: &mut D::Connection, _| {
-            let settings = Arc::clone(&settings);
-            Box::pin(async move { O::set_up(connection, &settings).await })
+            let (settings, hosts) = (Arc::clone(&settings), noting.clone());
+            Box::pin(async move {
+                let done = O::set_up(connection, &settings).await;
+                hosts.note_set_up(&done);
+                done
+            })
         })
         .connect_lazy_with(hosts.current().clone())
 }

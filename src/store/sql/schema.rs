@@ -274,14 +274,15 @@ fn check_version(engine: DbBackend, version: &str) -> Result<(), OpenError> {
     if fits { Ok(()) } else { Err(OpenError::Unsupported(format!("it is version {version}; {needed}"))) }
 }
 
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     target: &Target,
     limits: SqlLimits,
     answer: impl Future<Output = Result<T, OpenError>>,
 ) -> Result<T, OpenError> {
     match tokio::time::timeout(limits.connect_timeout, answer).await {
         Ok(answer) => answer,
-        Err(_) => Err(OpenError::Unreachable(format!("{} does not answer", target.describe()))),
+        Err(_) => Err(not_set_up(target)
+            .unwrap_or_else(|| OpenError::Unreachable(format!("{} does not answer", target.describe())))),
     }
 }
 
@@ -306,10 +307,19 @@ fn status(applied: &[String]) -> Vec<MigrationStatus> {
     all.map(|name| MigrationStatus { applied: applied.contains(&name), name }).collect()
 }
 
-fn unreachable(target: &Target, error: &DbErr) -> OpenError {
+/// Connections are made again and again where what a node sets is refused, until there is no time left. That says nothing.
+fn not_set_up(target: &Target) -> Option<OpenError> {
+    let why = target.set_up_refusal()?;
+    Some(OpenError::Unsupported(format!("{}: {why}", target.describe())))
+}
+
+pub(super) fn unreachable(target: &Target, error: &DbErr) -> OpenError {
     let place = target.describe();
     if let Some(why) = explain(error) {
         return OpenError::Unsupported(format!("{place}: {why}"));
+    }
+    if let Some(refused) = not_set_up(target) {
+        return refused;
     }
     OpenError::Unreachable(match error {
         DbErr::ConnectionAcquire(_) => format!("{place} does not answer"),

@@ -20,7 +20,8 @@ pub(super) struct Settings {
 impl Settings {
     /// Those of PostgreSQL. The last timeout ends a transaction whose node hangs, so that nobody holds the head of the log
     /// for ever.
-    pub(super) fn of_postgres(limits: &SqlLimits) -> Self {
+    /// `options` are those of the URL: a pooler may pass over them, so they are set again.
+    pub(super) fn of_postgres(limits: &SqlLimits, options: Option<&str>) -> Self {
         let spans = [
             ("statement_timeout", limits.statement_timeout),
             ("lock_timeout", limits.lock_timeout),
@@ -42,8 +43,13 @@ impl Settings {
              ELSE current_setting('synchronous_commit') END, false)"
         ));
         checks.push(check("synchronous_commit", &format!("NOT ({weak})")));
+        let asked = options.map(in_options).unwrap_or_default();
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        let asked = asked
+            .iter()
+            .map(|(name, value)| format!("SELECT set_config({}, {}, false)", quoted(name), quoted(value)));
         Self {
-            set: vec![format!("SELECT {}", set.join(", "))],
+            set: asked.chain([format!("SELECT {}", set.join(", "))]).collect(),
             verify: format!("SELECT concat_ws(', ', {})", checks.join(", ")),
         }
     }
@@ -97,6 +103,32 @@ impl Settings {
     }
 }
 
+/// The settings in the parameter `options`, as the server reads them: `-c NAME=VALUE` or `--NAME=VALUE`, with a backslash
+/// before a space that does not end them.
+fn in_options(options: &str) -> Vec<(String, String)> {
+    let (mut words, mut word, mut characters) = (Vec::new(), String::new(), options.chars());
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => word.extend(characters.next()),
+            space if space.is_ascii_whitespace() => words.push(std::mem::take(&mut word)),
+            other => word.push(other),
+        }
+    }
+    words.push(word);
+    let mut words = words.into_iter().filter(|word| !word.is_empty());
+    let mut settings = Vec::new();
+    while let Some(word) = words.next() {
+        let setting = match (word.strip_prefix("-c"), word.strip_prefix("--")) {
+            (Some(""), _) => words.next(),
+            (Some(setting), _) | (_, Some(setting)) => Some(setting.to_owned()),
+            _ => None,
+        };
+        let pair = setting.as_deref().and_then(|setting| setting.split_once('='));
+        settings.extend(pair.map(|(name, value)| (name.replace('-', "_"), value.to_owned())));
+    }
+    settings
+}
+
 /// The name of a setting where it does not hold.
 fn check(name: &str, holds: &str) -> String {
     format!("CASE WHEN {holds} THEN NULL ELSE '{name}' END")
@@ -114,7 +146,15 @@ fn took(lacking: &str) -> Result<(), sqlx::Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::took;
+    use super::{in_options, took};
+
+    #[test]
+    fn the_options_of_a_url_are_read_as_the_server_reads_them() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(in_options("-c a=1 -cb=2  --c-d=3"), [pair("a", "1"), pair("b", "2"), pair("c_d", "3")]);
+        assert_eq!(in_options("-c a=x\\ y\\\\z=1"), [pair("a", "x y\\z=1")]);
+        assert_eq!(in_options("-c search_path=a,b -e -c"), [pair("search_path", "a,b")]);
+    }
 
     #[test]
     fn a_session_that_lost_a_setting_is_refused_by_its_name() {

@@ -86,7 +86,8 @@ fn each_host<O>(
 /// As the server's list of connections shows it.
 fn postgres(url: &str, host: &Host) -> OneHost<PgConnectOptions> {
     let mut options = PgConnectOptions::from_str(url).map_err(|_| unusable("PostgreSQL"))?;
-    options = options.application_name("latchkey");
+    // Poolers refuse a start-up parameter that they do not know; no column holds a floating-point number.
+    options = options.application_name("latchkey").extra_float_digits(None);
     // The library keeps the brackets of an IPv6 address, and then looks for a host of that name.
     if let Host::Tcp(name, _) = host {
         options = options.host(name);

@@ -7,6 +7,7 @@ mod file_descriptors;
 mod grpcurl;
 mod log_readers;
 mod mounted_keys;
+mod places;
 mod refusals_to_start;
 mod signals;
 mod start_that_waits;

@@ -29,6 +29,7 @@ mod purge;
 mod replay;
 mod samples;
 mod schema;
+mod server_settings;
 mod sessions;
 mod several_hosts;
 mod silent_release;

@@ -9,6 +9,7 @@ pub mod interposed_coordination;
 pub mod interposed_store;
 pub mod node_process;
 pub mod own_server;
+pub mod pgbouncer;
 pub mod plain_http;
 pub mod raw_call;
 pub mod refusals;

@@ -107,6 +107,15 @@ impl OwnServer {
         if self.engine == Engine::Postgres { self.inner() } else { self.inner().join("socket") }
     }
 
+    /// Starts a server on fresh data, with more arguments of the server program.
+    pub async fn start_with(engine: Engine, settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut server = Self::without_data(engine, settings);
+        server.make_data().await;
+        server.restart().await;
+        server
+    }
+
     /// Connects with the rights of its administrator, as soon as it takes connections.
     pub async fn operator(&self) -> Raw {
         let url = match self.engine {
@@ -154,7 +163,7 @@ impl OwnServer {
         self.process = Some(process);
     }
 
-    fn inner(&self) -> PathBuf {
+    pub(super) fn inner(&self) -> PathBuf {
         self.home.path().join("home")
     }
 
@@ -201,7 +210,7 @@ impl OwnServer {
     }
 
     /// A command as the server's own user, where the test runs as root: PostgreSQL refuses root.
-    fn as_owner(&self, program: &Path) -> Command {
+    pub(super) fn as_owner(&self, program: &Path) -> Command {
         let mut command = if getuid().is_root() {
             let (user, group) = ids_of(account(self.engine));
             let mut command = Command::new("setpriv");

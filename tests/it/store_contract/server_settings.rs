@@ -89,7 +89,9 @@ async fn a_session_sets_what_it_relies_on_mariadb() {
         // A statement alone is committed when it is answered.
         let node = new_node("ada");
         let joined = store.join(node.clone()).await.expect("it joins");
-        store.acknowledge(node.id, joined.position, joined.nonce, AckCommit::Durable).await.expect("acknowledged");
+        let server = store.poll(node.id, joined.position, 1).await.expect("an answer").server;
+        let durable = AckCommit::Durable(server);
+        store.acknowledge(node.id, joined.position, joined.nonce, durable).await.expect("acknowledged");
         store.leave(node.id).await.expect("it leaves");
         assert_eq!(operator.number("SELECT COUNT(*) FROM nodes").await, 0);
         // The control: the same statement on the other session is not.

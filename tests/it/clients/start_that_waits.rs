@@ -32,7 +32,7 @@ fn a_database_that_says_nothing_is_waited_for_aloud() {
     };
     assert_eq!(key.code, Some(0), "{key:?}");
     let arguments =
-        ["--database-url", &url, "--token-key-file", "token.key", "--database-connect-timeout-ms", "9000"];
+        ["--database-url", &url, "--token-key-file", "token.key", "--database-connect-timeout-ms", "13000"];
     let ended = NodeProcess::start(folder.path(), &arguments).err().expect("it gives up in the end");
     assert_eq!(ended.code, Some(69), "{ended:?}");
     let told = waited(&ended.stderr, "the database does not answer; trying again");

@@ -22,7 +22,7 @@ on_each_engine![
 on_each_server![a_connection_that_falls_silent_is_noticed_and_replaced];
 
 const LISTENERS: &str = "SELECT COUNT(*) FROM pg_stat_activity \
-     WHERE datname = current_database() AND query LIKE 'SELECT pg_notify%' AND state = 'idle'";
+     WHERE datname = current_database() AND query LIKE '%FROM pg_notify%' AND state = 'idle'";
 
 /// Waits until the log is said to have grown; passes over new connections.
 async fn grown(store: &SqlStore) -> Result<(), StoreError> {

@@ -65,7 +65,7 @@ fn dead_on_arrival(session: &Session, user: Option<&users::Model>) -> Option<End
     let Some(user) = user.filter(|user| user.is_active()) else { return Some(EndReason::UserDisabled) };
     let epoch = session.user_epoch.as_i64();
     match () {
-        () if epoch == user.credential_epoch => None,
+        () if epoch >= user.credential_epoch => None,
         () if epoch < user.password_epoch => Some(EndReason::CredentialsChanged),
         () => Some(EndReason::Revoked),
     }

@@ -44,7 +44,11 @@ async fn what_was_answered_is_there_after_a_restart(db: &TestDatabase) {
     assert_eq!(found.session, kept.session);
     assert_eq!(verdict(&store, kept.session.id, at(5)).await, Ok(()));
     assert_eq!(verdict(&store, ended.id, at(5)).await, Err(Death::Revoked));
-    assert_eq!(verdict(&store, of_bob.id, at(5)).await, Err(Death::CredentialsChanged), "the first end counts");
+    assert_eq!(
+        verdict(&store, of_bob.id, at(5)).await,
+        Err(Death::CredentialsChanged),
+        "the first end counts"
+    );
     assert_eq!(log_after(&store, Position::ZERO).await, log);
 
     let target = EndTarget::User { user: ada.id, except: None };

@@ -80,12 +80,12 @@ async fn a_session_sets_what_it_relies_on_mariadb() {
         // The control: a session that sets nothing of this has it as the server says.
         let raw = Raw::connect(&url).await;
         let plain = raw.text(&format!("SELECT {settings}")).await;
-        assert!(plain.starts_with("0 READ-UNCOMMITTED") && plain.ends_with("CHAIN"), "{plain}");
+        assert!(plain.starts_with("OFF READ-UNCOMMITTED") && plain.ends_with("CHAIN"), "{plain}");
         let store = open(&url).await.expect("the store opens");
         add_user(&store, "ada").await;
         let seen = "SELECT GROUP_CONCAT(DISTINCT setting) FROM seen";
         operator.run(&format!("USE `{}`", raw.text("SELECT DATABASE()").await)).await;
-        assert_eq!(operator.text(seen).await, "1 READ-COMMITTED +00:00 NO_CHAIN");
+        assert_eq!(operator.text(seen).await, "ON READ-COMMITTED +00:00 NO_CHAIN");
         // A statement alone is committed when it is answered.
         let node = new_node("ada");
         let joined = store.join(node.clone()).await.expect("it joins");
@@ -127,7 +127,7 @@ async fn a_session_sets_what_it_relies_on_postgres() {
         assert!(told.iter().any(|line| line.contains("synchronous_commit is off or local")), "{told:?}");
         let store = open(db.url()).await.expect("the store opens");
         add_user(&store, "ada").await;
-        assert_eq!(raw.text("SELECT string_agg(DISTINCT setting, ',') FROM seen").await, "on read committed UTC 2s");
+        assert_eq!(raw.text("SELECT string_agg(DISTINCT setting, ',') FROM seen").await, "on read committed UTC 4s");
         store.close().await;
         operator.run("ALTER ROLE latchkey RESET ALL").await;
         assert_eq!(warnings(db.url()).await, Vec::<String>::new());

@@ -23,9 +23,11 @@ impl PgBouncer {
         let port =
             TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").port();
         let file = server.inner().join(format!("pgbouncer-{mode}.ini"));
+        // A plain connection of the driver, the control in this mode, sends the second one.
+        let ignored = if mode == "session" { "options, extra_float_digits" } else { "options" };
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={} user=latchkey\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             unix_socket_dir =\nauth_type = any\npool_mode = {mode}\nignore_startup_parameters = options\n",
+             unix_socket_dir =\nauth_type = any\npool_mode = {mode}\nignore_startup_parameters = {ignored}\n",
             server.port()
         );
         fs::write(&file, settings).expect("it is ours");

@@ -75,8 +75,7 @@ pub enum NotGenuine {
     /// It was cut, altered or forged: no session has it.
     #[error("not a genuine session token")]
     Forged,
-    /// It has the form of a token and names a key that is not in the ring. A node with that key may know its session;
-    /// just as well it is forged.
+    /// It names a key that is not in the ring: a node with that key may know its session, and it may be forged.
     #[error("signed by a key that is not in the ring")]
     UnknownKey {
         /// The number of the key.
@@ -149,9 +148,7 @@ pub enum KeyRingError {
     #[error("the key ring holds more than {KEYS_MAX} keys: remove the oldest")]
     TooMany,
     /// An entry of another form.
-    #[error(
-        "entry {entry} of the key ring is not `ID:KEY` with ID 0 to 255 and KEY the base64url of {KEY_LEN} bytes"
-    )]
+    #[error("entry {entry} of the key ring is not `ID:KEY`: ID 0 to 255, KEY base64url of {KEY_LEN} bytes")]
     Malformed {
         /// Its number, counted from 1.
         entry: usize,
@@ -355,10 +352,10 @@ mod tests {
     fn every_key_of_the_ring_verifies_and_the_first_signs() {
         let (old, minted) = ring(&[1]).mint(UnixMillis::from_millis(5_000), &[7; 32]);
         assert_eq!(ring(&[2, 1]).verify(old.expose()), Ok(minted));
-        let unknown = NotGenuine::UnknownKey { key: KeyId(1), expire_time: UnixMillis::from_millis(5_000) };
-        assert_eq!(ring(&[2]).verify(old.expose()), Err(unknown), "it may be good on a node with the key");
-        let same_number = KeyRing::new(vec![TokenKey::new(KeyId(1), [9; KEY_LEN])]).expect("a ring");
-        assert_eq!(same_number.verify(old.expose()), Err(NotGenuine::Forged));
+        let unknown = NotGenuine::UnknownKey { key: KeyId(1), expire_time: minted.expire_time };
+        assert_eq!(ring(&[2]).verify(old.expose()), Err(unknown));
+        let other = KeyRing::new(vec![TokenKey::new(KeyId(1), [9; KEY_LEN])]).expect("a ring");
+        assert_eq!(other.verify(old.expose()), Err(NotGenuine::Forged));
     }
 
     #[test]

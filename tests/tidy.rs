@@ -15,7 +15,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("server", &["*"]),
     // `live` is for the fast path only; of `host`, the traits `Clock`, by which RPCs are timed, and `Ticks`, for keepalive.
     ("grpc", &["grpc", "usecases", "domain", "live", "telemetry", "host", "supervise"]),
-    ("usecases", &["usecases", "domain", "live", "fleet", "store", "passwords", "host", "mutation"]),
+    ("usecases", &["usecases", "domain", "live", "fleet", "store", "passwords", "host"]),
     ("fleet", &["fleet", "domain", "live", "store", "host", "mutation", "supervise"]),
     ("store", &["store", "domain"]),
     ("store/observed.rs", &["store", "domain", "telemetry", "host"]),

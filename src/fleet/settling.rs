@@ -52,7 +52,7 @@ impl Settling {
                     let nonce = change.rows.last().map(|row| row.nonce);
                     let barrier = Barrier::new(change.position, nonce, begun, acknowledged);
                     self.wait_for_barrier(change, barrier, acknowledged).await;
-                    if change.rows.is_empty() && !self.is_leased() {
+                    if change.rows.is_empty() && !self.shared.is_leased() {
                         // Nothing was written, so nothing shows that this is still the primary.
                         let why = "nothing was to be done, as far as this node knows, which cannot know the latest state";
                         return Err(StoreError::Unavailable(why.to_owned()));
@@ -69,10 +69,6 @@ impl Settling {
             }
             Err(error) => Err(error),
         }
-    }
-
-    fn is_leased(&self) -> bool {
-        self.shared.lease.ask(|| self.shared.clock.boottime()).is_some()
     }
 
     /// Where nobody takes rows in any more, there is no lease any more either.

@@ -155,6 +155,11 @@ impl Shared {
         *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = holding;
     }
 
+    /// Whether memory may answer now.
+    pub(super) fn is_leased(&self) -> bool {
+        self.lease.ask(|| self.clock.boottime()).is_some()
+    }
+
     /// How long leases are, as of the last good poll; none before the first.
     pub(super) fn known_lease(&self) -> Option<KnownLease> {
         *self.known_lease.lock().unwrap_or_else(PoisonError::into_inner)

@@ -10,7 +10,7 @@ use crate::domain::session::Death;
 use crate::domain::user::User;
 use crate::mutation::Mutation;
 
-/// Endings of a user's sessions whose reason is remembered; an older one is told by the epochs alone.
+/// Endings of a user's sessions whose reason is remembered; of an older one the database is asked.
 const ENDINGS_MAX: usize = 8;
 
 /// What is known of a user.
@@ -39,10 +39,8 @@ pub(super) enum Standing<T> {
     Active(T),
     /// The user is disabled.
     Barred,
-    /// The user was deleted, or a read found none. Somebody may have made a user of the same id since, which no row of the
-    /// log says; so it bars only sessions that are over by the epochs as well.
-    Gone,
-    /// The user has changed since: it has to be read again.
+    /// The user has changed since, or is gone: it has to be read again. Somebody may have made a user of the same id, which no
+    /// row of the log says.
     Stale,
 }
 
@@ -53,23 +51,16 @@ impl Facts {
     }
 
     /// What a read says of which nothing newer is known; `told` where the user may have sessions.
+    ///
+    /// One that found no user bars nobody: the making of a user has no position, so it may be from before that and come in
+    /// after a read that found the user. The next read decides.
     pub(super) fn read(&mut self, told: Option<Told>, user: Option<&User>) {
-        let Some(user) = user else { return self.read_no_user() };
-        self.epochs.read = user.credential_epoch;
-        self.standing = told.map_or(Standing::Barred, |told| Standing::Active(Arc::new(told)));
-    }
-
-    /// A read found no user. The making of a user has no position, so this read may be from before it and come in after one
-    /// that found the user: where one did, the next read decides.
-    fn read_no_user(&mut self) {
-        if Mutation::AbsenceBars.is_on() {
-            self.epochs.ended = self.epochs.ended.max(self.epochs.read.next());
-            self.standing = Standing::Barred;
-            return;
-        }
-        self.standing = match self.standing {
-            Standing::Active(_) => Standing::Stale,
-            Standing::Stale | Standing::Barred | Standing::Gone => Standing::Gone,
+        let is_barred = user.is_some() || Mutation::AbsenceBars.is_on();
+        self.epochs.read = user.map_or(self.epochs.read, |user| user.credential_epoch);
+        self.standing = match told {
+            Some(told) => Standing::Active(Arc::new(told)),
+            None if is_barred => Standing::Barred,
+            None => Standing::Stale,
         };
     }
 

@@ -263,16 +263,18 @@ impl Keeper {
         let Filled { digest, session, user } = found;
         let touched = self.recent.touched_since(position, session.user_id, session.id)
             && !Mutation::UnversionedFill.is_on();
-        let owner = self.learn(session.user_id, user.as_ref(), position);
         if let Some(death) = death_as_read(&session, user.as_ref(), everyone) {
             if Mutation::DeathNotRemembered.is_on() {
                 return;
             }
-            // Death needs no newer read: nothing brings a session back.
-            drop(owner);
+            // Death needs no newer read: nothing brings a session back. And it brings no user into memory.
+            if let Some(Known(known)) = self.users.get(&session.user_id) {
+                known.learn(user.as_ref(), position, self.encode);
+            }
             self.remember_dead(digest, death, position);
             return;
         }
+        let owner = self.learn(session.user_id, user.as_ref(), position);
         let table = Arc::clone(&self.table);
         let guard = table.sessions.guard();
         match table.sessions.get(&digest, &guard) {
@@ -392,8 +394,8 @@ struct AsOf {
 fn standing_after<T>(entry: &LogEntry) -> Option<Standing<T>> {
     match entry {
         LogEntry::UserDisabled { .. } => Some(Standing::Barred),
-        LogEntry::UserDeleted { .. } => Some(Standing::Gone),
-        LogEntry::UserSessionsEnded { .. }
+        LogEntry::UserDeleted { .. }
+        | LogEntry::UserSessionsEnded { .. }
         | LogEntry::PasswordChanged { .. }
         | LogEntry::UserChanged { .. } => Some(Standing::Stale),
         LogEntry::SessionEnded { .. }

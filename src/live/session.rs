@@ -120,7 +120,7 @@ impl HeldSession {
         }
         match standing {
             Standing::Barred => return Verdict::Over(Death::UserDisabled),
-            Standing::Stale | Standing::Gone => return Verdict::Ask,
+            Standing::Stale => return Verdict::Ask,
             Standing::Active(_) => {}
         }
         if self.is_past_end(now) {

@@ -241,7 +241,7 @@ impl GoodSession<'_> {
     /// idle.
     pub fn is_to_be_written_first(&self, now: UnixMillis) -> bool {
         let lead = self.uses.lead;
-        !lead.is_zero() && self.session.seems_idle_within(lead, now)
+        !lead.is_zero() && !Mutation::LastUseWrittenLate.is_on() && self.session.seems_idle_within(lead, now)
     }
 
     /// Counts a use at `now`.

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::domain::token::KeyId;
+use crate::mutation::Mutation;
 
 /// Set while it is not known whether the set is whole; above this bit stands how often that was so.
 const IS_PARTIAL: u64 = 1;
@@ -33,7 +34,8 @@ impl TokenKeySet {
         let is_whole = self.is_whole();
         let (word, bit) = place(key);
         let is_set = self.bits[word].load(Ordering::Acquire) & bit != 0;
-        (is_set || is_whole).then_some(is_set)
+        let is_known = is_set && !Mutation::UnknownKeyIsForged.is_on();
+        (is_set || is_whole).then_some(is_known)
     }
 
     /// Whether it holds every key that the database knows.

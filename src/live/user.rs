@@ -216,7 +216,6 @@ impl FactsNow<'_> {
             Self::Since(facts) => match facts.as_deref().map(|facts| &facts.standing) {
                 Some(Standing::Active(told)) => Standing::Active(told.view()),
                 Some(Standing::Barred) => Standing::Barred,
-                Some(Standing::Gone) => Standing::Gone,
                 Some(Standing::Stale) | None => Standing::Stale,
             },
         }

@@ -8,7 +8,6 @@ use crate::domain::id::Position;
 use crate::domain::refusal::Refusal;
 use crate::domain::token::{GenuineToken, KeyId, NotGenuine};
 use crate::live::keeper::EndKnown;
-use crate::mutation::Mutation;
 use crate::store::{self, RegisterTokenKeys};
 
 /// Records the keys of this node, and returns when every node has heard of them; the number of a key that is recorded with
@@ -53,9 +52,6 @@ pub(super) fn verify(app: &App, token: &str) -> Result<GenuineToken, Refusal> {
 #[cold]
 pub(super) fn may_be_good_elsewhere(app: &App, why: NotGenuine) -> bool {
     let NotGenuine::UnknownKey { key, expire_time } = why else { return false };
-    if Mutation::UnknownKeyIsForged.is_on() {
-        return false;
-    }
     // The lease first: while it holds, no key of which this node has not heard signs.
     let is_unknown = app.fleet.is_leased() && app.fleet.table().token_keys().contains(key) == Some(false);
     !is_unknown && app.now() < expire_time

@@ -18,7 +18,6 @@ use crate::domain::token::GenuineToken;
 use crate::fleet::carried_time::Doubt;
 pub use crate::fleet::look_up::Moment;
 use crate::live::table::{GoodSession, LookUp};
-use crate::mutation::Mutation;
 use crate::store::{EndTarget, Ending, StoreError};
 
 /// How often a session is read that changes again and again while it is.
@@ -238,7 +237,7 @@ fn meet<T>(
     if demands.max_auth_age.is_some_and(too_old) {
         return Err(Refusal::ReauthenticationRequired);
     }
-    if good.is_to_be_written_first(now) && !Mutation::LastUseWrittenLate.is_on() {
+    if good.is_to_be_written_first(now) {
         return Ok(Asked::WriteFirst(good.id()));
     }
     good.note_use(now);

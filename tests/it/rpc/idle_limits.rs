@@ -3,21 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::databases::{Engine, TestDatabase};
+use crate::support::databases::{TestDatabase, on_each_server};
 use crate::support::server::{TestServer, config, key_ring};
+
+on_each_server!(a_last_use_is_written_before_it_is_answered);
 
 /// The idle limit of a session that is not remembered.
 const LIMIT: Duration = Duration::from_hours(1);
 const MOMENT: Duration = Duration::from_millis(500);
 
-async fn across_nodes(engine: Engine) {
-    let database = TestDatabase::create(engine).await;
+async fn a_last_use_is_written_before_it_is_answered(database: &TestDatabase) {
     // Uses are written down once a minute at most, and the next turn is far away.
     let mut config = config();
     config.maintenance.last_seen_flush_ms = 60_000;
-    let used = TestServer::try_start(&database, &config, Arc::default(), key_ring()).await;
+    let used = TestServer::try_start(database, &config, Arc::default(), key_ring()).await;
     let used = used.unwrap_or_else(|why| panic!("{why}"));
-    let other = TestServer::try_start(&database, &config, Arc::clone(&used.clock), key_ring()).await;
+    let other = TestServer::try_start(database, &config, Arc::clone(&used.clock), key_ring()).await;
     let other = other.unwrap_or_else(|why| panic!("{why}"));
     let ada = used.add_bare_user("ada").await;
     let token = used.open_session(&ada).await.session_token;
@@ -37,14 +38,4 @@ async fn across_nodes(engine: Engine) {
     used.assert_dead(&token, "SESSION_EXPIRED").await;
     used.stop().await;
     other.stop().await;
-    database.discard().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_last_use_is_written_before_it_is_answered() {
-    for engine in [Engine::Postgres, Engine::Mariadb] {
-        if engine.is_asked_for() {
-            across_nodes(engine).await;
-        }
-    }
 }

@@ -8,10 +8,13 @@ use latchkey::domain::token::{KEY_LEN, KeyId, KeyRing, TokenKey};
 use latchkey::grpc::proto::v1;
 use latchkey::grpc::proto::v1::revoke_sessions_request::Target;
 use latchkey::server::StartError;
+use tonic::Code;
 
 use crate::support::databases::{Engine, TestDatabase};
-use crate::support::refusals::assert_blames;
-use crate::support::server::{TestServer, config, open_request, span};
+use crate::support::interposed_store::Fault;
+use crate::support::refusals::{assert_blames, assert_refused};
+use crate::support::server::{LEASE, TestServer, config, open_request, span};
+use crate::support::waiting::eventually;
 
 const NOBODY: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
 
@@ -43,6 +46,26 @@ async fn what_is_unknown_or_over_counts_nothing_and_changes_nothing() {
 
 fn ring_of(number: u8, byte: u8) -> KeyRing {
     KeyRing::new(vec![TokenKey::new(KeyId(number), [byte; KEY_LEN])]).expect("a ring")
+}
+
+/// A server that was replaced goes on answering reads, and knows nothing of what came after.
+#[tokio::test]
+async fn that_there_is_nothing_to_end_is_said_only_under_a_lease() {
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let server = TestServer::start(&database).await;
+    let ada = server.add_bare_user("ada").await;
+    let token = server.open_session(&ada).await.session_token;
+    server.log_out(&token).await;
+    let again = || server.revoke(Target::SessionToken(token.clone()));
+    assert_eq!(again().await.expect("the control: under a lease").revoked_count, 0);
+    server.faults.set("acknowledge", Fault::Unavailable);
+    server.clock.advance(LEASE);
+    eventually("the lease is over", async || !server.fleet.is_leased()).await;
+    assert_refused(again().await, Code::Unavailable, "STORE_UNAVAILABLE");
+    server.faults.clear();
+    // By the manual clock nothing is tried again in the same moment.
+    server.advance(LEASE).await;
+    assert_eq!(again().await.expect("under a lease again").revoked_count, 0);
 }
 
 #[tokio::test]

@@ -9,13 +9,14 @@ use latchkey::grpc::proto::admin::fleet_service_client::FleetServiceClient;
 use latchkey::grpc::proto::v1::revoke_sessions_request::Target;
 use tonic::{Code, Status};
 
-use crate::support::databases::{Engine, TestDatabase, on_each_engine};
+use crate::support::databases::{Engine, TestDatabase, on_each_engine, on_each_server};
 use crate::support::interposed_store::START;
 use crate::support::refusals::{assert_blames, assert_refused, reason_of};
 use crate::support::server::{TestServer, config};
 use crate::support::waiting::eventually;
 
 on_each_engine!(a_token_of_a_key_that_the_database_knows_may_be_good_elsewhere);
+on_each_server!(a_node_signs_with_a_key_once_the_others_have_heard_of_it);
 
 fn ring(numbers: &[u8]) -> KeyRing {
     let key = |number: &u8| TokenKey::new(KeyId(*number), [*number; KEY_LEN]);
@@ -87,10 +88,9 @@ async fn a_key_that_no_node_has_any_more_is_forgotten() {
 }
 
 /// Two nodes that run beside each other: the second one brings a new key, and signs with it.
-async fn beside(engine: Engine) {
-    let database = TestDatabase::create(engine).await;
-    let old = start(&database, &[1]).await;
-    let new = start_beside(&database, &[2, 1], Some(&old)).await;
+async fn a_node_signs_with_a_key_once_the_others_have_heard_of_it(database: &TestDatabase) {
+    let old = start(database, &[1]).await;
+    let new = start_beside(database, &[2, 1], Some(&old)).await;
     let ada = new.add_bare_user("ada").await;
     let token = new.open_session(&ada).await.session_token;
     // At once: who signs with a key has waited until every node has heard of it.
@@ -98,14 +98,4 @@ async fn beside(engine: Engine) {
     new.assert_good(&token).await;
     old.stop().await;
     new.stop().await;
-    database.discard().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_signs_with_a_key_once_the_others_have_heard_of_it() {
-    for engine in [Engine::Postgres, Engine::Mariadb] {
-        if engine.is_asked_for() {
-            beside(engine).await;
-        }
-    }
 }

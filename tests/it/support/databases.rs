@@ -49,8 +49,7 @@ impl Engine {
     }
 
     /// Whether this run is to test it: as the list says, and without a list where it can be.
-    /// Whether this run is asked for tests of it.
-    pub fn is_asked_for(self) -> bool {
+    fn is_asked_for(self) -> bool {
         match env::var("LATCHKEY_TEST_ENGINES") {
             Ok(list) => list.split(',').any(|name| name.trim() == self.name()),
             Err(_) => self.url_variable().is_none_or(|variable| env::var_os(variable).is_some()),
